@@ -1,0 +1,202 @@
+// Package period cuts time into the calendar windows of budgets and price books: an hour, a day, a month of a zone, as
+// a period in UTC. It does not keep periods or count anything in them (ledger does) and has no clock.
+//
+// # Invariants
+//
+//   - Of(w, loc, at) contains at.
+//   - The periods of a window and a zone tile time: each begins where the one before it ends, and none is empty.
+//   - No two periods of a window and a zone have one label.
+//   - A day begins at the first instant whose local date is that day's or later, also where the zone has no midnight or
+//     has it twice. Weeks begin on Monday (ISO 8601).
+//
+// Start reading at Of.
+package period
+
+import (
+	"fmt"
+	"time"
+)
+
+// Window is a length of calendar time. Stored: append only. The zero Window is none.
+type Window uint8
+
+// The windows.
+const (
+	Hour Window = iota + 1
+	Day
+	Week
+	Month
+	Quarter
+	Year
+	Total // all of time in one period
+)
+
+var windowNames = [...]string{Hour: "hour", Day: "day", Week: "week", Month: "month", Quarter: "quarter", Year: "year", Total: "total"}
+
+// String returns the window's word in resources and answers.
+func (w Window) String() string {
+	if w == 0 || int(w) >= len(windowNames) {
+		return "unknown"
+	}
+	return windowNames[w]
+}
+
+// Parse finds a window by its word.
+func Parse(name string) (Window, error) {
+	for w, n := range windowNames {
+		if n == name && w > 0 {
+			return Window(w), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown window %q; known are hour, day, week, month, quarter, year, total", name)
+}
+
+// Zone loads an IANA time zone such as "Europe/Berlin". Unlike time.LoadLocation it refuses "Local" and "", which would
+// make a bill depend on the machine that writes it. The program embeds the zones (time/tzdata) for machines without.
+func Zone(name string) (*time.Location, error) {
+	if name == "" || name == "Local" {
+		return nil, fmt.Errorf("time zone %q is not an IANA zone such as Europe/Berlin or UTC", name)
+	}
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("time zone %q is unknown; give an IANA zone such as Europe/Berlin or UTC", name)
+	}
+	return loc, nil
+}
+
+// Period is one piece of time, in UTC, half-open: [Start, End). The period of Total has neither.
+type Period struct {
+	// Label names the period for people in its zone: "2026-11-24T13+01:00", "2026-11-24", "2026-W48", "2026-11", "2026-Q4",
+	// "2026", "total".
+	Label      string
+	Start, End time.Time
+}
+
+// Of returns the period of w in the zone that contains at. A w that is no window is a bug of the caller and panics.
+func Of(w Window, loc *time.Location, at time.Time) Period {
+	switch {
+	case w == Total:
+		return Period{Label: "total"}
+	case w == Hour:
+		return hourOf(loc, at)
+	case w == 0 || w > Total:
+		panic("period: no such window")
+	}
+	first := firstDay(w, dateOf(at.In(loc)))
+	start := dayStart(loc, first)
+	// Where a zone turns its clocks back over midnight the local date goes back as well; the period does not.
+	for at.Before(start) {
+		first = firstDay(w, first.AddDate(0, 0, -1))
+		start = dayStart(loc, first)
+	}
+	for {
+		next := nextFirst(w, first)
+		end := dayStart(loc, next)
+		if at.Before(end) {
+			return Period{label(w, first), start, end}
+		}
+		first, start = next, end
+	}
+}
+
+// A date is midnight UTC of a calendar day, whatever the zone it is meant in.
+func dateOf(local time.Time) time.Time {
+	y, m, d := local.Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// firstDay returns the first date of the window that the date lies in.
+func firstDay(w Window, date time.Time) time.Time {
+	y, m, d := date.Date()
+	switch w {
+	case Week:
+		d -= (int(date.Weekday()) + 6) % 7
+	case Month:
+		d = 1
+	case Quarter:
+		m, d = (m-1)/3*3+1, 1
+	case Year:
+		m, d = time.January, 1
+	}
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// nextFirst returns the first date of the next window.
+func nextFirst(w Window, first time.Time) time.Time {
+	switch w {
+	case Day:
+		return first.AddDate(0, 0, 1)
+	case Week:
+		return first.AddDate(0, 0, 7)
+	case Month:
+		return first.AddDate(0, 1, 0)
+	case Quarter:
+		return first.AddDate(0, 3, 0)
+	}
+	return first.AddDate(1, 0, 0)
+}
+
+func label(w Window, first time.Time) string {
+	switch w {
+	case Day:
+		return first.Format("2006-01-02")
+	case Week:
+		y, week := first.ISOWeek()
+		return fmt.Sprintf("%04d-W%02d", y, week)
+	case Month:
+		return first.Format("2006-01")
+	case Quarter:
+		return fmt.Sprintf("%04d-Q%d", first.Year(), (first.Month()+2)/3)
+	}
+	return first.Format("2006")
+}
+
+// farEast is more than any zone has ever been ahead of UTC.
+const farEast = 26 * time.Hour
+
+// dayStart returns the first instant whose local date is the given one or later. time.Date does not: of a midnight that
+// the zone skips or has twice it returns one of two instants, and does not say which.
+func dayStart(loc *time.Location, date time.Time) time.Time {
+	at := date.Add(-farEast)
+	for {
+		_, offset := at.In(loc).Zone()
+		_, end := at.In(loc).ZoneBounds() // of the stretch of time with this offset; zero where it has no end
+		midnight := date.Add(-time.Duration(offset) * time.Second)
+		if midnight.Before(at) {
+			midnight = at // the change of the clocks at the beginning of this stretch went over midnight
+		}
+		if end.IsZero() || midnight.Before(end) {
+			return midnight.UTC()
+		}
+		at = end
+	}
+}
+
+// hourOf returns the hour of the zone's clock that contains at. An hour ends early where the clocks change in it, so that
+// each has one offset from UTC, which its label tells.
+func hourOf(loc *time.Location, at time.Time) Period {
+	local := at.In(loc)
+	_, offset := local.Zone()
+	into := (local.Unix() + int64(offset)) % 3600
+	if into < 0 {
+		into += 3600
+	}
+	start := time.Unix(local.Unix()-into, 0)
+	end := start.Add(time.Hour)
+	if from, to := local.ZoneBounds(); changes(loc, from) && from.After(start) {
+		start = from
+	} else if changes(loc, to) && to.Before(end) {
+		end = to
+	}
+	return Period{local.Format("2006-01-02T15-07:00"), start.UTC(), end.UTC()}
+}
+
+// changes reports whether the zone's offset changes at that instant; at some only its name does.
+func changes(loc *time.Location, at time.Time) bool {
+	if at.IsZero() {
+		return false
+	}
+	_, before := at.Add(-1).In(loc).Zone()
+	_, after := at.In(loc).Zone()
+	return before != after
+}

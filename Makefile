@@ -1,0 +1,29 @@
+# What a person runs by hand. `make check` is what CI runs.
+.PHONY: build test race lint fuzz bench realengine picture check
+
+build: ## bin/talea
+	go build -trimpath -o bin/talea ./cmd/talea
+
+test: ## the quick, hermetic tests: Go alone
+	go test ./...
+
+race: ## the same under the race detector
+	go test -race ./...
+
+lint: ## vet and formatting
+	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s)
+	./test/fuzz.sh $(or $(FUZZTIME),20s)
+
+bench: ## CPU, latency, memory and bytes per request, against a bare reverse proxy in the same run
+	cd test/bench && go run . $(BENCH)
+
+realengine: ## a real llama.cpp behind the gateway, with OpenAI's clients for Go and Node (needs apt and npm)
+	cd test/realengine && go test -count=1 -v ./...
+
+picture: ## docs/demo.svg from the demo's own terminal (needs tmux)
+	./test/screenshot/picture.sh docs/demo.svg
+
+check: lint test race realengine ## all that CI runs

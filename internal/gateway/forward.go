@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"talea/internal/engine"
+	"talea/internal/jsonscan"
+	"talea/internal/refusal"
+	"talea/internal/usage"
+)
+
+// maxAttempts bounds the tries of one request.
+const maxAttempts = 4
+
+// answer is what an engine has begun to say.
+type answer struct {
+	*http.Response
+	backend *backend
+	gather  bool // the engine streams what the client wants whole
+}
+
+// admit checks the request against the dialects of the offering's engines. One that cannot take it is not asked; if none
+// can, the first one's reason is the answer.
+func (x *exchange) admit() error {
+	var first *refusal.Refusal
+	for _, e := range x.offer.Engines {
+		d, ok := engine.ByName(e.Kind)
+		if !ok {
+			continue
+		}
+		no := x.req.admit(d)
+		if no == nil {
+			return nil
+		}
+		if first == nil {
+			first = no
+		}
+	}
+	if first == nil {
+		return refusal.New(refusal.EngineUnavailable, "No engine is set up for this model.")
+	}
+	return first
+}
+
+// forward asks the engines in turn until one answers. Only before its first byte can another one take over.
+func (x *exchange) forward() error {
+	var few [maxAttempts]*backend
+	order := x.g.fleet.order(few[:0], x.offer.Engines, x.g.Clock.Now().UnixNano())
+	x.result.Attempts = x.tries[:0]
+	busy := false
+	var speaks *engine.Dialect
+	for i := 0; i < len(order) && len(x.result.Attempts) < maxAttempts; i++ {
+		b := order[i]
+		if b.dialect != speaks {
+			if x.req.admit(b.dialect) != nil {
+				continue
+			}
+			x.send, x.answer.gather = x.compose(x.send[:0], b)
+			speaks = b.dialect
+		}
+		began := x.g.Clock.Now()
+		resp, err := x.roundTrip(b)
+		try := usage.Attempt{Engine: b.Name, Micros: x.g.Clock.Now().Sub(began).Microseconds()}
+		if err != nil {
+			if gone := x.whyCut(); gone != nil {
+				return gone
+			}
+			try.Fault = faultOf(err)
+			if len(order) == 1 && try.Fault == "reset" {
+				order = append(order, b) // a kept connection that the engine had closed: once more on a fresh one
+			}
+		} else if try.Status = resp.StatusCode; resp.StatusCode == http.StatusOK {
+			x.result.Attempts = append(x.result.Attempts, try)
+			return x.served(b, resp)
+		} else if try.Fault = "status"; !failsOver(resp.StatusCode) {
+			x.result.Attempts = append(x.result.Attempts, try)
+			return x.engineRefused(resp)
+		} else {
+			busy = busy || resp.StatusCode == http.StatusTooManyRequests
+			resp.Body.Close()
+		}
+		b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
+		x.result.Attempts = append(x.result.Attempts, try)
+	}
+	if busy {
+		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "Every engine for this model is busy. Nothing was charged."}
+	}
+	return refusal.New(refusal.EngineUnavailable, "No engine for this model could be reached. Nothing was charged.")
+}
+
+// failsOver says for which statuses another engine is asked: those that are about the engine, not about the request.
+func failsOver(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType:
+		return false
+	}
+	return true
+}
+
+// served notes which engine answers, and looks at the answer's form before any of it is relayed.
+func (x *exchange) served(b *backend, resp *http.Response) error {
+	b.rest.Store(0)
+	x.answer.Response, x.answer.backend = resp, b
+	r := &x.result
+	r.Engine, r.EngineKind, r.EngineVersion, r.Region = b.Name, b.Kind, b.Version, b.Region
+	r.GPUKind, r.GPUCount, r.TierServed = b.GPUKind, b.GPUCount, "standard"
+	r.FirstMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
+	want := "application/json"
+	if x.req.stream || x.answer.gather {
+		want = "text/event-stream"
+	}
+	form := resp.Header.Get("Content-Type")
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" || !strings.HasPrefix(form, want) {
+		resp.Body.Close()
+		r.Outcome, r.Fault = usage.Broken, usage.Engine
+		return refusal.New(refusal.EngineUnavailable, "The engine answered in a form that cannot be metered. Nothing was charged.")
+	}
+	return nil
+}
+
+// roundTrip sends the composed body to one engine.
+func (x *exchange) roundTrip(b *backend) (*http.Response, error) {
+	header := make(http.Header, len(b.header)+3)
+	for k, v := range b.header {
+		header[k] = v
+	}
+	header["X-Request-Id"] = x.w.Header()["X-Request-Id"]
+	if t := x.r.Header["Traceparent"]; len(t) == 1 && len(t[0]) == 55 {
+		header["Traceparent"] = t
+	}
+	body := x.send
+	req := (&http.Request{
+		Method: http.MethodPost, URL: b.urls[x.ep.kind], Host: b.urls[x.ep.kind].Host, Header: header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+	}).WithContext(x.ctx)
+	return x.g.fleet.transport.RoundTrip(req)
+}
+
+func faultOf(err error) string {
+	var timeout interface{ Timeout() bool }
+	var op interface{ Unwrap() error }
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case strings.Contains(err.Error(), "dial"):
+		return "connect"
+	case errors.As(err, &op), errors.Is(err, io.EOF):
+		return "reset"
+	}
+	return "reset"
+}
+
+// whyCut says why the request's context has ended: nil while it has not. The outcome is noted.
+func (x *exchange) whyCut() error {
+	if x.ctx.Err() == nil {
+		return nil
+	}
+	r := &x.result
+	switch cause := contextCause(x.ctx); {
+	case errors.Is(cause, errRevoked):
+		r.Outcome, r.Fault = usage.Revoked, usage.Client
+		return refusal.New(refusal.KeyRevoked, "This API key has been revoked.")
+	case errors.Is(cause, errDraining):
+		r.Outcome, r.Fault = usage.Broken, usage.Gateway
+		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "This gateway is shutting down: try again, another one will answer."}
+	case errors.Is(cause, errIdle):
+		r.Outcome, r.Fault = usage.Broken, usage.Engine
+		return refusal.New(refusal.EngineTimeout, "The engine fell silent. By the tariff's rule for faults of ours, this answer is not charged unless your contract says so.")
+	}
+	r.Outcome, r.Fault = usage.ClientGone, usage.Client
+	return errClientGone
+}
+
+// engineRefused passes on that an engine refused the request. Its text may quote the request, so only its name for the
+// reason is told.
+func (x *exchange) engineRefused(resp *http.Response) error {
+	defer resp.Body.Close()
+	b, _ := readAll(x.buf[:0], resp.Body, -1, 64<<10) // what cannot be read is not told
+	x.buf = b
+	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client
+	reason := ""
+	jsonscan.Each(b, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		if string(name) == "error" && kind == jsonscan.Object {
+			reason = errorName(b[v.Start:v.End])
+		}
+		return true
+	})
+	msg := "The engine refused this request with status " + strconv.Itoa(resp.StatusCode)
+	if reason != "" {
+		msg += " (" + reason + ")"
+	}
+	return &refusal.Refusal{Code: refusal.EngineRefused, Status: resp.StatusCode, Message: msg + ". Nothing was charged."}
+}
+
+// errorName is the `type` or string `code` of an engine's error, if it looks like a name.
+func errorName(b []byte) (name string) {
+	jsonscan.Each(b, func(key []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		if kind == jsonscan.String && (string(key) == "type" || string(key) == "code" && name == "") {
+			if text := b[v.Start+1 : v.End-1]; isName(text) {
+				name = string(text)
+			}
+		}
+		return true
+	})
+	return name
+}
+
+func isName(b []byte) bool {
+	for _, c := range b {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '_' && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return len(b) > 0 && len(b) <= 64
+}
+
+// compose writes the body for one engine: the members as the client sent them, byte for byte, but for those that are ours.
+// gather says that the engine is asked to stream what the client wants whole, since it tells whole answers' usage wrong.
+func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
+	q, d := &x.req, to.dialect
+	gather = !q.stream && d.PerChoice && !q.endpoint.embedding && q.shape.Choices*q.shape.Prompts > 1
+	b = append(b, `{"model":`...)
+	b = jsonscan.AppendQuote(b, x.offer.Model.ServedAs)
+	for i := range q.members {
+		m := &q.members[i]
+		row := d.Member(q.endpoint.kind, m.name)
+		if row.Class == engine.Ours || row.Rule == engine.OutputMax || isOurs(m.name) {
+			continue
+		}
+		b = append(b, ',')
+		b = append(jsonscan.AppendQuote(b, string(m.name)), ':')
+		b = append(b, q.at(m.value)...)
+	}
+	if name := d.BoundMember(q.endpoint.kind); name != "" {
+		b = append(jsonscan.AppendQuote(append(b, ','), name), ':')
+		b = strconv.AppendInt(b, x.bounds.Output/(q.shape.Choices*q.shape.Prompts), 10)
+	}
+	if q.stream || gather {
+		b = append(b, `,"stream":true,"stream_options":{"include_usage":true`...)
+		if d.Running == engine.OptionRunning {
+			b = append(b, `,"continuous_usage_stats":true`...)
+		}
+		b = append(b, '}')
+		if d.Running == engine.TimingsRunning {
+			b = append(b, `,"timings_per_token":true`...)
+		}
+	}
+	if d.SaltMember != "" {
+		b = append(jsonscan.AppendQuote(append(b, ','), d.SaltMember), ':')
+		b = jsonscan.AppendQuote(b, x.offer.Account.Salt)
+	}
+	return append(b, '}'), gather
+}
+
+// isOurs names the members that are always written by us, whatever a dialect's table says.
+func isOurs(name []byte) bool {
+	switch string(name) {
+	case "model", "stream", "stream_options":
+		return true
+	}
+	return false
+}

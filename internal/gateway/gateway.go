@@ -1,0 +1,247 @@
+// Package gateway is the tenants' data path: it takes a request, checks it, holds what it can cost, forwards it, meters
+// the answer while it flows, settles it, and only then ends it. It does not decide prices (rating), limits (quota, ledger)
+// or who may do what (identity, world), and it changes nothing of the world (admin does).
+//
+// # Invariants
+//
+//   - No byte of a request reaches an engine before its hold is durable; no end of an answer reaches a client before its
+//     settlement is durable.
+//   - After a hold every way out settles it, exactly once, a panic included.
+//   - The routes are the allow-list in routes; everything else is a JSON 404. Each says how it is metered or why it is free.
+//   - Only error.go writes a 4xx or 5xx.
+//   - No content of a request or an answer is logged, recorded or shown in an error.
+//   - The caller's key never reaches an engine.
+//
+// To add a route: a row in routes. To add a member that bounds or multiplies: a row in readers (members.go).
+//
+// Start reading at exchange.serve.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"talea/internal/engine"
+	"talea/internal/identity"
+	"talea/internal/ledger"
+	"talea/internal/price"
+	"talea/internal/refusal"
+	"talea/internal/usage"
+	"talea/internal/world"
+)
+
+// Options of New. All are needed but Log.
+type Options struct {
+	World  *world.World
+	Ledger *ledger.Ledger
+	Hasher *identity.Hasher
+	Clock  ledger.Clock
+	Node   int64 // number of this process, in request ids
+	Log    *slog.Logger
+	Limits Limits
+}
+
+// Limits are the times and sizes that bound one request. Zero values take the defaults.
+type Limits struct {
+	Connect  time.Duration // to an engine: 2 s
+	Header   time.Duration // from a request's last byte to an engine's first: 10 min
+	Idle     time.Duration // between two reads of an answer: 60 s
+	Write    time.Duration // for a client to take what was sent: 60 s
+	Body     time.Duration // for a body to arrive, beside 1 s for each 32 KiB: 10 s
+	MaxBytes int64         // of an answer that is not streamed: 64 MiB
+}
+
+func (l *Limits) defaults() {
+	for _, f := range []struct {
+		at    *time.Duration
+		value time.Duration
+	}{{&l.Connect, 2 * time.Second}, {&l.Header, 10 * time.Minute}, {&l.Idle, time.Minute}, {&l.Write, time.Minute}, {&l.Body, 10 * time.Second}} {
+		if *f.at == 0 {
+			*f.at = f.value
+		}
+	}
+	if l.MaxBytes == 0 {
+		l.MaxBytes = 64 << 20
+	}
+}
+
+// Gateway serves the tenants' port.
+type Gateway struct {
+	Options
+	log      *slog.Logger
+	ids      *usage.Minter
+	paces    paces
+	fleet    *fleet
+	rows     sync.Map // *world.Offer → *price.Row, for the current snapshot
+	pool     sync.Pool
+	draining atomic.Bool
+	counters Counters
+
+	mu     sync.Mutex // guards active
+	active map[*exchange]struct{}
+}
+
+// Counters count what has been answered since the start.
+type Counters struct {
+	Requests, Completed, Refused, Broken, ClientGone atomic.Int64
+	ByRefusal                                        [64]atomic.Int64 // by refusal.Code
+}
+
+// New makes a gateway. It follows the changes of the world from here on.
+func New(o Options) *Gateway {
+	o.Limits.defaults()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{
+		Options: o, log: o.Log, ids: usage.NewMinter(o.Node),
+		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
+	}
+	g.fleet = newFleet(&g.Limits)
+	g.pool.New = func() any { return &exchange{g: g} }
+	o.World.OnSwap(g.swapped)
+	g.fleet.follow(o.World.Current())
+	return g
+}
+
+// Drain refuses what is new; what runs goes on.
+func (g *Gateway) Drain() { g.draining.Store(true) }
+
+// Counters shows the counts.
+func (g *Gateway) Counters() *Counters { return &g.counters }
+
+// Running counts the requests that are in the path.
+func (g *Gateway) Running() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.active)
+}
+
+// Close lets idle connections to engines go. Call it after the last request.
+func (g *Gateway) Close() { g.fleet.close() }
+
+// Abort ends what still runs: each stream gets an error event and is settled.
+func (g *Gateway) Abort() { g.cut(errDraining, func(*exchange) bool { return true }) }
+
+var (
+	errRevoked  = errors.New("key revoked")
+	errDraining = errors.New("draining")
+	errIdle     = errors.New("engine was silent for too long")
+)
+
+// cut ends running requests for a reason.
+func (g *Gateway) cut(why error, which func(*exchange) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for x := range g.active {
+		if which(x) {
+			x.cancel(why)
+		}
+	}
+}
+
+// swapped looks at what runs after each change of the world: a revoked key or a suspended account is cut at once.
+func (g *Gateway) swapped(_, now *world.Snapshot) {
+	g.rows.Clear()
+	g.fleet.follow(now)
+	g.cut(errRevoked, func(x *exchange) bool {
+		k := now.ByHash(x.key.Hash)
+		return k == nil || k.Revoked || k.Account.Suspended
+	})
+}
+
+// endpoint is one row of the allow-list.
+type endpoint struct {
+	path      string
+	method    string
+	name      string // on records; "" for free routes
+	kind      engine.Endpoint
+	content   string // the member that must be there
+	embedding bool
+	metered   string // how; or
+	free      string // why
+	serve     func(*exchange) error
+}
+
+// routes is the allow-list of the data port. Paths are compared byte for byte with the request line: no cleaning, no
+// decoding, no redirects. A path that ends in "/" takes one more segment.
+var routes = []endpoint{
+	{path: "/v1/chat/completions", method: "POST", name: "chat", kind: engine.Chat, content: "messages", metered: "tokens by class", serve: (*exchange).serve},
+	{path: "/v1/completions", method: "POST", name: "completions", kind: engine.Completions, content: "prompt", metered: "tokens by class", serve: (*exchange).serve},
+	{path: "/v1/embeddings", method: "POST", name: "embeddings", kind: engine.Embeddings, content: "input", embedding: true, metered: "input tokens", serve: (*exchange).serve},
+	{path: "/v1/models", method: "GET", free: "lists what the key may use; works when a budget is used up", serve: (*exchange).listModels},
+	{path: "/v1/models/", method: "GET", free: "one model of that list", serve: (*exchange).oneModel},
+	{path: "/v1/usage/", method: "GET", free: "the receipt of one's own request", serve: (*exchange).receipt},
+	{path: "/healthz", method: "GET", free: "for load balancers; no key, no detail", serve: (*exchange).healthz},
+	{path: "/readyz", method: "GET", free: "for load balancers; no key, no detail", serve: (*exchange).readyz},
+}
+
+// ServeHTTP implements http.Handler.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := g.pool.Get().(*exchange)
+	x.begin(w, r)
+	defer func() {
+		if p := recover(); p != nil {
+			x.panicked(p)
+		}
+		x.end()
+		g.pool.Put(x)
+	}()
+	g.counters.Requests.Add(1)
+	ep, no := find(r)
+	if no == nil {
+		x.ep = ep
+		no = x.refusalOrNil(ep.serve(x))
+	}
+	if no != nil {
+		x.refuse(no)
+	}
+}
+
+// find matches the request line against the allow-list.
+func find(r *http.Request) (*endpoint, *refusal.Refusal) {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	for i := range routes {
+		ep := &routes[i]
+		if path != ep.path && !(strings.HasSuffix(ep.path, "/") && strings.HasPrefix(path, ep.path) && len(path) > len(ep.path) && !strings.Contains(path[len(ep.path):], "/")) {
+			continue
+		}
+		if r.Method != ep.method {
+			return nil, refusal.New(refusal.MethodNotAllowed, "Use "+ep.method+" on "+ep.path+".")
+		}
+		return ep, nil
+	}
+	return nil, refusal.New(refusal.NotFound, "There is no such route here. The routes are: "+routeList+".")
+}
+
+var routeList = func() string {
+	var list []string
+	for _, ep := range routes {
+		list = append(list, ep.method+" "+ep.path)
+	}
+	return strings.Join(list, ", ")
+}()
+
+// row returns the price row of an offering at an instant.
+func (g *Gateway) row(o *world.Offer, at time.Time) (*price.Row, error) {
+	if v, ok := g.rows.Load(o); ok {
+		if o.Book.InForce(at) {
+			return v.(*price.Row), nil
+		}
+	}
+	row, err := o.Book.Row(o.Model.Name, o.Model.SizeClass, at)
+	if err != nil {
+		return nil, err
+	}
+	v, _ := g.rows.LoadOrStore(o, &row)
+	return v.(*price.Row), nil
+}
+
+// errClientGone is what a request's context says when its client has gone.
+var errClientGone = context.Canceled

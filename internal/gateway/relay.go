@@ -1,0 +1,312 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"talea/internal/ledger"
+	"talea/internal/meter"
+	"talea/internal/refusal"
+	"talea/internal/usage"
+)
+
+// Checkpoints of a running stream: after so many tokens, or so much time, whichever is first.
+const (
+	checkpointTokens = 64
+	checkpointTime   = 2 * time.Second
+)
+
+func contextCause(ctx context.Context) error { return context.Cause(ctx) }
+
+// relay brings the answer to the client up to, but without, its end, and fills the result. How an answer ends is told by
+// finish, once it is settled.
+func (x *exchange) relay() {
+	defer x.answer.Body.Close()
+	r := &x.result
+	o := meter.Options{
+		Prompts: int(x.req.shape.Prompts), Choices: int(x.req.shape.Choices),
+		ShowUsage: x.req.showUsage, ShowRunning: x.req.showRunning, OutputBound: x.bounds.Output,
+	}
+	var report meter.Report
+	switch {
+	case x.req.stream:
+		report = x.relayStream(o)
+	case x.answer.gather:
+		report = x.gather(o)
+	default:
+		report = x.readAnswer(o)
+	}
+	r.Counts, r.Source, r.Finish = report.Counts, report.Source, report.Finish
+	r.Flags |= report.Flags
+	r.QueueMicros, r.PrefillMicros, r.DecodeMicros = report.Timing.Queue, report.Timing.Prefill, report.Timing.Decode
+}
+
+// readAnswer reads a whole answer. Nothing of it is relayed before it is settled.
+func (x *exchange) readAnswer(o meter.Options) meter.Report {
+	r := &x.result
+	body, err := x.readWhole()
+	x.buf = body
+	if err != nil {
+		x.broken(err)
+		return meter.Report{}
+	}
+	a := meter.ReadAnswer(x.answer.backend.dialect, body, o)
+	if a.Failed {
+		x.broken(errBadAnswer)
+		return a.Report
+	}
+	r.Outcome = usage.Completed
+	r.Delivered = a.Counts.Output()
+	return a.Report
+}
+
+var (
+	errBadAnswer = errors.New("the engine's answer cannot be read")
+	errTooLarge  = errors.New("the engine's answer is too large")
+)
+
+// readWhole reads the engine's body, with a bound on its size and on its silences.
+func (x *exchange) readWhole() ([]byte, error) {
+	idle := time.AfterFunc(x.g.Limits.Idle, func() { x.cancel(errIdle) })
+	defer idle.Stop()
+	b := x.buf[:0]
+	if n := x.answer.ContentLength; n > x.g.Limits.MaxBytes {
+		return b, errTooLarge
+	} else if n >= int64(cap(b)) {
+		b = make([]byte, 0, n+1)
+	} else if cap(b) == 0 {
+		b = make([]byte, 0, 4<<10)
+	}
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := x.answer.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+		if int64(len(b)) > x.g.Limits.MaxBytes {
+			return b, errTooLarge
+		}
+		if n > 0 {
+			idle.Reset(x.g.Limits.Idle)
+		}
+	}
+}
+
+// broken notes why an answer ended before its end: whose doing it was, if it was not the engine's.
+func (x *exchange) broken(err error) {
+	r := &x.result
+	if no := x.whyCut(); no != nil {
+		x.failure = no
+		return
+	}
+	r.Outcome, r.Fault = usage.Broken, usage.Engine
+	x.failure = refusal.New(refusal.EngineUnavailable, "The engine broke off its answer. By the tariff's rule for faults of ours, it is not charged unless your contract says so.")
+	if errors.Is(err, errTooLarge) || errors.Is(err, meter.ErrTooLong) {
+		x.failure = refusal.New(refusal.EngineUnavailable, "The engine's answer is larger than what is relayed here.")
+	}
+}
+
+// relayStream relays an event stream, whole events at a time, and holds its end back.
+func (x *exchange) relayStream(o meter.Options) meter.Report {
+	s := &x.stream
+	s.Reset(x.answer.backend.dialect, o)
+	x.beginStream()
+	control := http.NewResponseController(x.w)
+	x.pump(s, func(out []byte) error {
+		control.SetWriteDeadline(time.Now().Add(x.g.Limits.Write))
+		if _, err := x.w.Write(out); err != nil {
+			return err
+		}
+		return control.Flush()
+	})
+	report := s.Report()
+	x.result.Delivered = report.Counts.Output()
+	return report
+}
+
+// gather makes one whole answer of an event stream: the engine would tell the usage of its first choice only.
+func (x *exchange) gather(o meter.Options) meter.Report {
+	x.gathered = meter.NewGather(x.answer.backend.dialect, o, int(x.g.Limits.MaxBytes))
+	x.pump(gatherer{x.gathered}, func([]byte) error { return nil })
+	report := x.gathered.Report()
+	if x.result.Outcome == usage.Completed {
+		x.result.Delivered = report.Counts.Output()
+	}
+	return report
+}
+
+// feeder is what a stream from an engine is fed into.
+type feeder interface {
+	Feed(in []byte) (out []byte, ev meter.Event, err error)
+	End() (out []byte, ev meter.Event)
+	Seen() int64
+	Report() meter.Report
+}
+
+// gatherer is a feeder that relays nothing.
+type gatherer struct{ *meter.Gather }
+
+func (g gatherer) Feed(in []byte) ([]byte, meter.Event, error) {
+	ev, err := g.Gather.Feed(in)
+	return nil, ev, err
+}
+
+func (g gatherer) End() ([]byte, meter.Event) { return nil, g.Gather.End() }
+
+func (g gatherer) Seen() int64 {
+	r := g.Gather.Report()
+	return r.Counts.Output()
+}
+
+// pump moves an event stream from the engine to write, until it ends one way or another, and notes the outcome.
+func (x *exchange) pump(s feeder, write func([]byte) error) {
+	r := &x.result
+	if cap(x.buf) < 8<<10 {
+		x.buf = make([]byte, 0, 16<<10)
+	}
+	buf := x.buf[:cap(x.buf)]
+	idle := time.AfterFunc(x.g.Limits.Idle, func() { x.cancel(errIdle) })
+	defer idle.Stop()
+	marked, markedAt := int64(0), x.started
+	for {
+		n, readErr := x.answer.Body.Read(buf)
+		out, ev, err := s.Feed(buf[:n])
+		if len(out) > 0 && write(out) != nil {
+			r.Outcome, r.Fault = usage.ClientGone, usage.Client
+			return
+		}
+		if ev == meter.None && err == nil && readErr == io.EOF {
+			if out, ev = s.End(); len(out) > 0 && write(out) != nil {
+				r.Outcome, r.Fault = usage.ClientGone, usage.Client
+				return
+			}
+		}
+		if x.ended(ev, err, readErr) {
+			return
+		}
+		idle.Reset(x.g.Limits.Idle)
+		if seen := s.Seen(); seen >= marked+checkpointTokens || seen > marked && x.g.Clock.Now().Sub(markedAt) >= checkpointTime {
+			marked, markedAt = seen, x.g.Clock.Now()
+			report := s.Report()
+			x.g.Ledger.Checkpoint(x.hold, report.Counts, report.Source)
+		}
+	}
+}
+
+// ended notes how a stream ended, if it has.
+func (x *exchange) ended(ev meter.Event, err, readErr error) bool {
+	r := &x.result
+	switch {
+	case err != nil:
+		x.broken(err)
+	case ev == meter.Finished:
+		r.Outcome = usage.Completed
+	case ev == meter.OverBound:
+		r.Outcome, r.Flags = usage.Cut, r.Flags|usage.FlagOverBound
+	case ev == meter.EngineError:
+		r.Outcome, r.Fault = usage.Broken, usage.Engine
+		x.failure = refusal.New(refusal.EngineUnavailable, "The engine reported a failure in mid-answer. By the tariff's rule for faults of ours, it is not charged unless your contract says so.")
+	case readErr != nil:
+		x.broken(readErr)
+	default:
+		return false
+	}
+	return true
+}
+
+func (x *exchange) beginStream() {
+	h := x.w.Header()
+	h["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
+	h["Cache-Control"] = []string{"no-cache"}
+	h["X-Accel-Buffering"] = []string{"no"}
+	x.stamp(h)
+	x.w.WriteHeader(http.StatusOK)
+	x.wrote, x.streaming = true, true
+}
+
+// stamp says on the answer what served it and under which price.
+func (x *exchange) stamp(h http.Header) {
+	s := x.offer.Subject
+	h["X-Price-Version"] = []string{s.Book + "@" + s.BookVersion}
+	h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}
+	h["X-Model-Served"] = []string{s.Model}
+	h["Openai-Processing-Ms"] = []string{strconv.FormatInt(x.result.FirstMicros/1000, 10)}
+}
+
+// multiplierText writes parts per million as a decimal.
+func multiplierText(ppm int64) string {
+	if ppm == 1_000_000 {
+		return "1"
+	}
+	b := strconv.AppendInt(nil, ppm/1_000_000, 10)
+	if frac := ppm % 1_000_000; frac > 0 {
+		digits := strconv.FormatInt(1_000_000+frac, 10)[1:]
+		for digits[len(digits)-1] == '0' {
+			digits = digits[:len(digits)-1]
+		}
+		b = append(append(b, '.'), digits...)
+	}
+	return string(b)
+}
+
+// finish sends the end of the answer: only now that its settlement is durable.
+func (x *exchange) finish(rec *usage.Record, err error) error {
+	if err != nil {
+		if errors.Is(err, ledger.ErrUnavailable) || !x.wrote {
+			return err
+		}
+		return x.internal()
+	}
+	if x.failure != nil {
+		return x.failure
+	}
+	cost := meter.Cost{Amount: rec.Charge.String(), Currency: rec.Subject.Currency}
+	switch {
+	case rec.Outcome == usage.ClientGone:
+		return errClientGone
+	case x.req.stream:
+		return x.finishStream(rec, cost)
+	case x.answer.gather:
+		x.send = x.gathered.Body(x.send[:0], &rec.Counts, cost)
+	default:
+		x.send = meter.SpliceCost(x.send[:0], x.buf, cost)
+	}
+	h := x.w.Header()
+	h["Content-Type"] = contentJSON
+	h["X-Cost"] = []string{cost.Amount}
+	h["X-Cost-Currency"] = []string{cost.Currency}
+	h["Content-Length"] = []string{strconv.Itoa(len(x.send))}
+	x.stamp(h)
+	x.wrote = true
+	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.g.Limits.Write + time.Duration(len(x.send)>>14)*time.Second))
+	_, err = x.w.Write(x.send)
+	if err != nil {
+		return errClientGone // it is settled, and the receipt tells
+	}
+	return nil
+}
+
+func (x *exchange) finishStream(rec *usage.Record, cost meter.Cost) error {
+	if rec.Outcome == usage.Cut {
+		if _, err := x.w.Write(x.stream.Cut()); err != nil {
+			return errClientGone
+		}
+	}
+	h := x.w.Header()
+	h[http.TrailerPrefix+"X-Cost"] = []string{cost.Amount}
+	h[http.TrailerPrefix+"X-Cost-Currency"] = []string{cost.Currency}
+	if _, err := x.w.Write(x.stream.Tail(&rec.Counts, cost)); err != nil {
+		return errClientGone
+	}
+	return nil
+}

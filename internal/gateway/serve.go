@@ -1,0 +1,412 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"talea/internal/account"
+	"talea/internal/catalog"
+	"talea/internal/identity"
+	"talea/internal/ledger"
+	"talea/internal/meter"
+	"talea/internal/money"
+	"talea/internal/price"
+	"talea/internal/rating"
+	"talea/internal/refusal"
+	"talea/internal/usage"
+	"talea/internal/world"
+)
+
+type accountID = account.ID
+
+// exchange is one request on its way through the gateway. Exchanges and their buffers are used again.
+type exchange struct {
+	g  *Gateway
+	w  http.ResponseWriter
+	r  *http.Request
+	ep *endpoint
+
+	id               usage.ID
+	started          time.Time
+	ctx              context.Context
+	cancel           context.CancelCauseFunc
+	snap             *world.Snapshot
+	key              *world.Key
+	offer            *world.Offer
+	req              request
+	bounds           usage.Bounds
+	row              *price.Row
+	money            money.Amount
+	ask              ledger.Ask
+	hold             *ledger.Hold
+	taken            int64 // tokens taken from rates
+	answer           answer
+	stream           meter.Stream
+	gathered         *meter.Gather
+	failure          error // why an answer broke, for the client
+	result           usage.Result
+	wrote, streaming bool // an answer has begun; it is a stream
+	code             refusal.Code
+
+	body  []byte // of the request
+	send  []byte // what goes to the engine
+	buf   []byte // what comes from it
+	tries [4]usage.Attempt
+}
+
+// begin takes a request over. What an earlier request left is cleared here and in end.
+func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
+	x.w, x.r = w, r
+	x.started = x.g.Clock.Now()
+	x.id = x.g.ids.Mint(x.started)
+	x.snap = x.g.World.Current()
+	w.Header()["X-Request-Id"] = []string{x.id.String()}
+}
+
+func (x *exchange) end() {
+	if x.cancel != nil {
+		x.g.mu.Lock()
+		delete(x.g.active, x)
+		x.g.mu.Unlock()
+		x.cancel(nil)
+	}
+	x.req.reset()
+	*x = exchange{g: x.g, req: x.req, stream: x.stream, body: keep(x.body), send: keep(x.send), buf: keep(x.buf)}
+}
+
+// keep keeps a buffer for the next request unless it has grown large.
+func keep(b []byte) []byte {
+	if cap(b) > 64<<10 {
+		return nil
+	}
+	return b[:0]
+}
+
+// serve is the way of one metered request, in eight hops. Before the hold nothing is held; after it every way out settles.
+func (x *exchange) serve() error {
+	if err := x.authenticate(); err != nil { // who; before the body, so that a stranger cannot make us read it
+		return err
+	}
+	if err := x.parse(); err != nil { // what
+		return err
+	}
+	if err := x.resolve(); err != nil { // which offering, and may it be used with these members
+		return err
+	}
+	if err := x.bound(); err != nil { // the most it can use, and the most that can cost
+		return err
+	}
+	if err := x.holdIt(); err != nil { // durable on every limit of the path, or on none
+		return err
+	}
+	if err := x.forward(); err != nil { // the first engine that answers
+		return x.settleNothing(err)
+	}
+	x.relay()                   // bytes to the client, usage to the record
+	return x.finish(x.settle()) // posted and durable; then the end of the answer
+}
+
+// authenticate finds the key, and registers the request as running under it.
+func (x *exchange) authenticate() error {
+	if x.g.draining.Load() {
+		x.w.Header().Set("Connection", "close")
+		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "This gateway is shutting down: try again, another one will answer."}
+	}
+	h := x.r.Header
+	key, no := identity.Authenticate(x.snap, x.g.Hasher, h.Get("Authorization"), h.Get("X-Api-Key"))
+	if no != nil {
+		return no
+	}
+	if no := agrees(h, key); no != nil {
+		return no
+	}
+	x.key = key
+	x.ctx, x.cancel = context.WithCancelCause(x.r.Context())
+	x.g.mu.Lock()
+	x.g.active[x] = struct{}{}
+	x.g.mu.Unlock()
+	return nil
+}
+
+// agrees checks OpenAI's headers that name an organisation and a project: they must not contradict the key.
+func agrees(h http.Header, key *world.Key) *refusal.Refusal {
+	if org := h.Get("Openai-Organization"); org != "" && org != string(key.Account.Path.Organisation()) {
+		return refusal.At(refusal.Malformed, "OpenAI-Organization", "The header OpenAI-Organization names another organisation than the key's.")
+	}
+	if project := h.Get("Openai-Project"); project != "" && project != string(key.Account.Path) {
+		return refusal.At(refusal.Malformed, "OpenAI-Project", "The header OpenAI-Project names another project than the key's.")
+	}
+	return nil
+}
+
+// parse reads the body whole and scans it.
+func (x *exchange) parse() error {
+	h := x.r.Header
+	if enc := h.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return refusal.New(refusal.UnsupportedEncoding, "Send the request body without Content-Encoding: compressed bodies are not accepted.")
+	}
+	if key := h.Get("Idempotency-Key"); len(key) > maxName || !printable(key) {
+		return refusal.At(refusal.Malformed, "Idempotency-Key", fmt.Sprintf("The header Idempotency-Key must be at most %d printable ASCII characters.", maxName))
+	}
+	if err := x.readBody(); err != nil {
+		return err
+	}
+	if no := x.req.parse(x.ep, x.body); no != nil {
+		return no
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// readBody reads the body whole: a server that forwards what is still arriving truncates answers when a client stops.
+func (x *exchange) readBody() error {
+	size := x.r.ContentLength
+	if size > maxBody {
+		return refusal.New(refusal.TooLarge, fmt.Sprintf("The request body is larger than %d bytes.", maxBody))
+	}
+	patience := x.g.Limits.Body + time.Duration(max(size, 0)/(32<<10))*time.Second
+	if size < 0 {
+		patience += maxBody / (32 << 10) * time.Second
+	}
+	control := http.NewResponseController(x.w)
+	control.SetReadDeadline(time.Now().Add(patience))
+	b, err := readAll(x.body[:0], x.r.Body, size, maxBody+1)
+	x.body = b
+	if err != nil {
+		if x.r.Context().Err() != nil {
+			return errClientGone
+		}
+		x.w.Header().Set("Connection", "close")
+		return refusal.New(refusal.RequestTimeout, "The request body did not arrive whole and in time.")
+	}
+	if len(b) > maxBody {
+		return refusal.New(refusal.TooLarge, fmt.Sprintf("The request body is larger than %d bytes.", maxBody))
+	}
+	control.SetReadDeadline(time.Time{})
+	return nil
+}
+
+// readAll appends what r has to b, up to most bytes. size is what is expected, -1 for unknown.
+func readAll(b []byte, r io.Reader, size, most int64) ([]byte, error) {
+	if want := int(size) + 1; size >= 0 && cap(b) < want {
+		b = make([]byte, 0, want)
+	}
+	for int64(len(b)) < most {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):min(int64(cap(b)), most)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// resolve finds the offering, and checks every member of the body against the tables of its engines.
+func (x *exchange) resolve() error {
+	offer, err := x.key.Offer(x.req.model)
+	if err != nil {
+		return offerRefusal(x.req.model, err)
+	}
+	x.offer = offer.At(x.started)
+	return x.admit()
+}
+
+// bound finds the most that the request can use and what that can cost at the price row of this instant, which is locked.
+func (x *exchange) bound() error {
+	row, err := x.g.row(x.offer, x.started)
+	if err != nil {
+		return notPriced(x.req.model, err)
+	}
+	x.row = row
+	if x.bounds, err = x.offer.Model.Bounds(x.req.shape); err != nil {
+		return boundRefusal(err)
+	}
+	if x.money, err = x.ceiling(x.bounds); err != nil {
+		return notPriced(x.req.model, err)
+	}
+	x.taken = quotaTokens(x.bounds)
+	if no := x.g.paces.take(x.key.Account, x.started.UnixNano(), x.taken); no != nil {
+		x.taken = 0
+		return no
+	}
+	x.g.paces.headers(x.w.Header(), x.key.Account, x.started.UnixNano())
+	return nil
+}
+
+func quotaTokens(b usage.Bounds) int64 {
+	if b.Joint > 0 {
+		return min(b.Input+b.Output, b.Joint)
+	}
+	return b.Input + b.Output
+}
+
+func (x *exchange) ceiling(b usage.Bounds) (money.Amount, error) { return rating.Ceiling(b, x.row) }
+
+func notPriced(model string, err error) error {
+	var missing price.ErrNotPriced
+	if errors.As(err, &missing) {
+		return refusal.At(refusal.ModelNotPriced, "model", fmt.Sprintf("The model %q has no price for %s: it cannot be used until it has one.", clip([]byte(model)), missing.Meter))
+	}
+	return fmt.Errorf("cannot price a request: %w", err)
+}
+
+func boundRefusal(err error) error {
+	var no *catalog.NoBound
+	if errors.As(err, &no) {
+		return refusal.New(refusal.NoBound, no.Error())
+	}
+	return fmt.Errorf("cannot bound a request: %w", err)
+}
+
+// holdIt makes the hold.
+func (x *exchange) holdIt() (err error) {
+	a := &x.ask
+	h := x.r.Header
+	*a = ledger.Ask{Org: x.offer.Subject.Organisation, Chain: x.key.Account.IDs, Row: x.row, Money: x.money}
+	a.Admission = usage.Admission{
+		ID: x.id, Subject: x.offer.Subject, Endpoint: x.ep.name, Stream: x.req.stream,
+		TierAsked: x.req.tier, Effort: x.req.effort, ThinkTokens: x.req.thinkTokens, Bounds: x.bounds,
+		OnDisconnect: x.offer.Book.OnDisconnect, OnFault: x.offer.Book.OnFault,
+	}
+	if x.req.user != "" {
+		a.Principal = x.g.Hasher.Pseudonym("user", x.offer.Subject.Organisation, x.req.user)
+	}
+	if key := h.Get("Idempotency-Key"); key != "" {
+		a.Idempotency = x.g.Hasher.Pseudonym("idempotency", x.key.Account.ID, key)
+	}
+	if n := h.Get("X-Stainless-Retry-Count"); n != "" {
+		a.SDKRetry, _ = strconv.ParseInt(n, 10, 16) // not a number: not a retry count
+		a.SDKRetry = max(a.SDKRetry, 0)
+	}
+	x.hold, err = x.g.Ledger.Hold(x.ctx, a)
+	return err
+}
+
+// settle posts what was used. It is called once for every hold.
+func (x *exchange) settle() (*usage.Record, error) {
+	h := x.hold
+	x.hold = nil
+	x.result.TotalMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
+	rec, err := x.g.Ledger.Settle(h, &x.result)
+	if err == nil && x.taken > 0 {
+		x.g.paces.give(x.key.Account, x.taken-rec.Counts.Input()-rec.Counts.Output())
+	}
+	x.count()
+	return rec, err
+}
+
+func (x *exchange) count() {
+	c := &x.g.counters
+	switch x.result.Outcome {
+	case usage.Completed, usage.Cut:
+		c.Completed.Add(1)
+	case usage.ClientGone:
+		c.ClientGone.Add(1)
+	case usage.Broken:
+		c.Broken.Add(1)
+	}
+}
+
+// settleNothing ends a request that no engine served: the hold is released, and the refusal goes out after that.
+func (x *exchange) settleNothing(cause error) error {
+	if x.result.Outcome == usage.Open {
+		x.result.Outcome, x.result.Fault = usage.Unserved, usage.Engine
+	}
+	if _, err := x.settle(); err != nil {
+		return err
+	}
+	return cause
+}
+
+// refusalOrNil turns the error of a hop into the refusal that the client gets, nil if there is nobody or nothing to answer.
+func (x *exchange) refusalOrNil(err error) *refusal.Refusal {
+	if err == nil || errors.Is(err, errClientGone) || x.r.Context().Err() != nil {
+		return nil
+	}
+	return x.refusalOf(err)
+}
+
+// refuse answers with a refusal and, where the caller is known, keeps it for `why`.
+func (x *exchange) refuse(no *refusal.Refusal) {
+	x.g.counters.Refused.Add(1)
+	x.g.counters.ByRefusal[no.Code].Add(1)
+	if x.key != nil && x.ep != nil && x.ep.metered != "" {
+		x.keepRefusal(no)
+	}
+	if x.wrote {
+		if x.streaming {
+			x.w.Write(errorEvent(nil, no))
+		}
+		return
+	}
+	x.refused(no)
+}
+
+// RefusalRecord is what is kept of a refusal. It has no content.
+type RefusalRecord struct {
+	RequestID string          `json:"request_id"`
+	Status    string          `json:"status"` // "refused"
+	At        time.Time       `json:"at"`
+	Account   string          `json:"account"`
+	Key       string          `json:"key"`
+	Endpoint  string          `json:"endpoint"`
+	Model     string          `json:"model,omitempty"`
+	Code      string          `json:"code"`
+	Message   string          `json:"message"`
+	Budget    *refusal.Budget `json:"budget,omitempty"`
+}
+
+func (x *exchange) keepRefusal(no *refusal.Refusal) {
+	rec := RefusalRecord{
+		RequestID: x.id.String(), Status: "refused", At: x.started.UTC(), Account: string(x.key.Account.Path), Key: x.key.Public,
+		Endpoint: x.ep.name, Code: no.Code.Row().Name, Message: no.Message, Budget: no.Budget,
+	}
+	if x.offer != nil {
+		rec.Model = x.offer.Model.Name // a name that nobody knows is the caller's text, and is not kept
+	} else {
+		rec.Message = "" // it may quote the request
+	}
+	body, err := json.Marshal(&rec)
+	if err != nil {
+		x.g.log.Error("bug: a refusal cannot be written", "request", rec.RequestID, "error", err)
+		return
+	}
+	x.g.Ledger.Refuse(x.id, body)
+}
+
+// panicked is the end of a request that met a bug of ours: it is settled by the platform-fault rule.
+func (x *exchange) panicked(p any) {
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	x.g.log.Error("bug: panic in a request", "request", x.id.String(), "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	if x.hold != nil {
+		x.result.Outcome, x.result.Fault = usage.Broken, usage.Gateway
+		if _, err := x.settle(); err != nil {
+			x.g.log.Error("cannot settle after a panic; the next start will", "request", x.id.String(), "error", err)
+		}
+	}
+	x.refuse(x.internal())
+}

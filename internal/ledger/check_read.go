@@ -1,0 +1,397 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/big"
+
+	"talea/internal/usage"
+)
+
+// The numbers of docs/ledger-format.md, once more: they are not the constants that the writer uses.
+const (
+	auditVersion = 1
+
+	auditSubjectKind    = 1
+	auditRowKind        = 2
+	auditLimitKind      = 3
+	auditPeriodKind     = 4
+	auditHoldKind       = 16
+	auditExtendKind     = 17
+	auditCheckpointKind = 18
+	auditSettleKind     = 19
+	auditVoidKind       = 20
+
+	auditMeters  = 10
+	auditRequest = 8 // the meter of requests
+	auditWindows = 7
+	auditTotal   = 7 // the window without an end
+	auditMaxN    = 1_000_000_000_000_000
+
+	auditByMoney    = 0
+	auditByInput    = 1
+	auditByOutput   = 2
+	auditByTokens   = 3
+	auditByRequests = 4
+)
+
+var auditKindNames = map[byte]string{
+	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditHoldKind: "hold",
+	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
+}
+
+var auditMaxRate = new(big.Int).Exp(big.NewInt(10), big.NewInt(21), nil)
+
+// auditReader reads the bytes of one entry. After the first fault it returns zeros.
+type auditReader struct {
+	b     []byte
+	fault string
+}
+
+func (r *auditReader) failed() error {
+	if r.fault == "" {
+		return nil
+	}
+	return difference(r.fault)
+}
+
+func (r *auditReader) fail(format string, args ...any) {
+	if r.fault == "" {
+		r.fault = fmt.Sprintf(format, args...)
+	}
+	r.b = nil
+}
+
+func (r *auditReader) octet() byte {
+	if len(r.b) == 0 {
+		r.fail("it ends too early")
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+// below reads a byte that numbers one of n things.
+func (r *auditReader) below(n byte, what string) byte {
+	v := r.octet()
+	if v >= n {
+		r.fail("%s %d is not known", what, v)
+		return 0
+	}
+	return v
+}
+
+func (r *auditReader) flag() bool { return r.below(2, "truth value") == 1 }
+
+// wide reads 64 bits without a sign, in their shortest form.
+func (r *auditReader) wide() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail("it ends too early, or a number is longer than 64 bits")
+		return 0
+	}
+	if n > 1 && r.b[n-1] == 0 {
+		r.fail("a number is not in its shortest form")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *auditReader) whole() int64 {
+	v := r.wide()
+	if v>>63 != 0 {
+		r.fail("a number is above 2^63 - 1")
+		return 0
+	}
+	return int64(v)
+}
+
+func (r *auditReader) signed() int64 {
+	v := r.wide()
+	return int64(v>>1) ^ -int64(v&1)
+}
+
+// list reads the length of a list of things of at least one byte each.
+func (r *auditReader) list() int64 {
+	n := r.whole()
+	if n > int64(len(r.b)) {
+		r.fail("a list or text is longer than the entry")
+		return 0
+	}
+	return n
+}
+
+func (r *auditReader) text() string {
+	n := r.list()
+	s := string(r.b[:n])
+	r.b = r.b[n:]
+	return s
+}
+
+func (r *auditReader) texts(n int) {
+	for range n {
+		r.text()
+	}
+}
+
+func (r *auditReader) amount() *big.Int {
+	upper, lower := r.signed(), r.wide()
+	v := new(big.Int).Lsh(big.NewInt(upper), 64)
+	return v.Add(v, new(big.Int).SetUint64(lower))
+}
+
+func (r *auditReader) natural(what string) *big.Int {
+	v := r.amount()
+	if v.Sign() < 0 {
+		r.fail("%s is negative", what)
+	}
+	return v
+}
+
+func (r *auditReader) rate() *big.Int {
+	v := r.natural("a price")
+	if v.Cmp(auditMaxRate) > 0 {
+		r.fail("a price is above 10^6 for one unit")
+	}
+	return v
+}
+
+// auditCounts are counts by meter; mask says which are known.
+type auditCounts struct {
+	mask int64
+	n    [auditMeters]int64
+}
+
+func (c *auditCounts) input() int64  { return c.n[0] + c.n[1] + c.n[2] }
+func (c *auditCounts) output() int64 { return c.n[3] + c.n[4] }
+
+func (r *auditReader) mask() int64 {
+	mask := r.whole()
+	if mask>>auditMeters != 0 {
+		r.fail("it has a meter that is not known")
+		return 0
+	}
+	return mask
+}
+
+func (r *auditReader) counts() (c auditCounts) {
+	c.mask = r.mask()
+	for m := range c.n {
+		if c.mask>>m&1 == 1 {
+			c.n[m] = r.whole()
+			if c.n[m] > auditMaxN {
+				r.fail("a count is above 10^15")
+			}
+		}
+	}
+	return c
+}
+
+// auditBounds are the most tokens that a request can use.
+type auditBounds struct{ input, output, joint int64 }
+
+func (r *auditReader) bounds() auditBounds {
+	b := auditBounds{r.whole(), r.whole(), r.whole()}
+	if max(b.input, b.output, b.joint) > auditMaxN {
+		r.fail("a bound is above 10^15")
+	}
+	return b
+}
+
+// auditTouch is what a hold holds of one limit.
+type auditTouch struct {
+	limit, period int64
+	held          *big.Int
+}
+
+func (r *auditReader) touched() []auditTouch {
+	list := make([]auditTouch, 0, 4)
+	for range r.list() {
+		list = append(list, auditTouch{r.whole(), r.whole(), r.natural("what is held")})
+	}
+	return list
+}
+
+type auditHeader struct {
+	kind                   byte
+	shard, epoch, org, seq int64
+	at                     int64 // Unix microseconds
+	request                int64
+}
+
+func (r *auditReader) header() (h auditHeader) {
+	if v := r.octet(); v != auditVersion {
+		r.fail("version %d of the format is not known", v)
+		return h
+	}
+	h.kind = r.octet()
+	h.shard, h.epoch, h.org, h.seq = r.whole(), r.whole(), r.whole(), r.whole()
+	h.at, h.request = r.signed(), r.whole()
+	return h
+}
+
+// say names the entry for people: " (settle, req_…)".
+func (h *auditHeader) say() string {
+	name := auditKindNames[h.kind]
+	switch {
+	case name == "":
+		return ""
+	case h.request == 0:
+		return " (" + name + ")"
+	}
+	return " (" + name + ", " + usage.ID(h.request).String() + ")"
+}
+
+// auditSubject is what the rules need of a subject.
+type auditSubject struct {
+	path             []int64 // organisation first
+	model, sizeClass string
+}
+
+func (o *auditOrg) subject(r *auditReader) error {
+	number, s := r.whole(), &auditSubject{}
+	for range r.list() {
+		s.path = append(s.path, r.whole())
+	}
+	label := r.text()
+	r.texts(8) // billing account, key, seller, contract, currency, price book, book version, model asked
+	s.model = r.text()
+	r.texts(3) // model revision, quantisation, tokenizer
+	s.sizeClass = r.text()
+	r.texts(int(2 * r.list()))
+	if err := r.failed(); err != nil {
+		return err
+	}
+	switch {
+	case number != int64(len(o.subjects))+1:
+		return differ("subject %d comes after subject %d", number, len(o.subjects))
+	case len(s.path) == 0 || s.path[0] != int64(o.id):
+		return differ("its path does not begin with the organisation")
+	}
+	o.subjects = append(o.subjects, s)
+	o.learnName(label)
+	return nil
+}
+
+// auditRow is a price row.
+type auditRow struct {
+	minimum *big.Int
+	price   [auditMeters]*big.Int // nil: none
+}
+
+func (o *auditOrg) row(r *auditReader) error {
+	number := r.whole()
+	r.text()
+	r.whole() // multiplier
+	row := &auditRow{minimum: r.natural("a minimum charge")}
+	mask := r.mask()
+	for m := range row.price {
+		if mask>>m&1 == 1 {
+			row.price[m] = r.rate()
+		}
+	}
+	if err := r.failed(); err != nil {
+		return err
+	}
+	if number != int64(len(o.rows))+1 {
+		return differ("price row %d comes after price row %d", number, len(o.rows))
+	}
+	o.rows = append(o.rows, row)
+	return nil
+}
+
+// auditLimit is a limit as the log has it so far.
+type auditLimit struct {
+	auditLimitKey
+	removed bool
+	zone    string
+	amount  *big.Int
+	label   string
+	seen    int64 // the newest hold that stands on it, by sequence
+}
+
+// auditLimitKey is what makes a limit the same limit.
+type auditLimitKey struct {
+	account          int64
+	measure, window  byte
+	model, sizeClass string
+}
+
+var auditMeasureNames = [...]string{"money", "input tokens", "output tokens", "tokens", "requests"}
+var auditWindowNames = [...]string{"", "hour", "day", "week", "month", "quarter", "year", "in total"}
+
+func (l *auditLimit) say() string {
+	return fmt.Sprintf("the limit of %s on %s per %s", l.label, auditMeasureNames[l.measure], auditWindowNames[l.window])
+}
+
+func (o *auditOrg) limit(r *auditReader) error {
+	number, l := r.whole(), &auditLimit{}
+	l.removed, l.account = r.flag(), r.whole()
+	l.measure = r.below(byte(len(auditMeasureNames)), "measure")
+	l.window = r.below(auditWindows+1, "window")
+	l.label, l.zone, l.model, l.sizeClass = r.text(), r.text(), r.text(), r.text()
+	l.amount = r.natural("an amount")
+	if err := r.failed(); err != nil {
+		return err
+	}
+	o.learnName(l.label)
+	switch {
+	case l.account == 0 || l.window == 0 || l.zone == "":
+		return differ("it has no account, window or time zone")
+	case number > 0 && number <= int64(len(o.limits)):
+		old := o.limits[number-1]
+		if old.auditLimitKey != l.auditLimitKey {
+			return differ("limit %d was another one before: %s", number, old.say())
+		}
+		old.removed, old.zone, old.amount, old.label = l.removed, l.zone, l.amount, l.label
+		return nil
+	case number != int64(len(o.limits))+1:
+		return differ("limit %d comes after limit %d", number, len(o.limits))
+	}
+	for _, other := range o.limitsOf[l.account] {
+		if other.auditLimitKey == l.auditLimitKey {
+			return differ("it is a second limit of the same account, measure, window and narrowing")
+		}
+	}
+	o.limits = append(o.limits, l)
+	o.limitsOf[l.account] = append(o.limitsOf[l.account], l)
+	return nil
+}
+
+// auditPeriod is a period; without an end for the window total.
+type auditPeriod struct {
+	window     byte
+	zone       string
+	start, end int64 // Unix microseconds
+}
+
+func (p *auditPeriod) contains(at int64) bool {
+	return p.window == auditTotal || p.start <= at && at < p.end
+}
+
+func (o *auditOrg) period(h *auditHeader, r *auditReader) error {
+	number, p := r.whole(), &auditPeriod{}
+	p.window, p.zone = r.below(auditWindows+1, "window"), r.text()
+	r.text()
+	p.start, p.end = r.signed(), r.signed()
+	if err := r.failed(); err != nil {
+		return err
+	}
+	switch {
+	case number != int64(len(o.periods))+1:
+		return differ("period %d comes after period %d", number, len(o.periods))
+	case p.window == 0 || (p.window == auditTotal) != (p.end == 0):
+		return differ("a period of window %d that ends at %d", p.window, p.end)
+	case !p.contains(h.at):
+		return differ("it does not contain the time at which it was needed")
+	}
+	for i, other := range o.periods {
+		if other.window == p.window && other.zone == p.zone && (p.window == auditTotal || other.start < p.end && p.start < other.end) {
+			return differ("it overlaps period %d of the same window and zone", i+1)
+		}
+	}
+	o.periods = append(o.periods, p)
+	return nil
+}

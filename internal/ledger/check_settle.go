@@ -1,0 +1,225 @@
+package ledger
+
+import "math/big"
+
+// auditResult is what the rules need of a settlement.
+type auditResult struct {
+	source, outcome byte
+	flags           int64
+	delivered       int64
+	metered, billed auditCounts
+	lines           []auditLine
+	charge          *big.Int
+}
+
+type auditLine struct {
+	meter         byte
+	minimum       bool
+	quantity      int64
+	price, amount *big.Int
+}
+
+func (r *auditReader) result() (x auditResult) {
+	r.texts(7)
+	x.source, x.outcome = r.below(auditSources, "usage source"), r.below(auditOutcomes, "outcome")
+	r.below(auditParties, "party at fault")
+	x.flags = r.whole()
+	for range 6 { // GPU count, queue, prefill, decode, first, total
+		r.whole()
+	}
+	x.delivered = r.whole()
+	x.metered, x.billed = r.counts(), r.counts()
+	for range r.list() {
+		r.texts(2)
+		r.whole()
+		r.whole()
+	}
+	for range r.list() {
+		x.lines = append(x.lines, auditLine{
+			meter: r.below(auditMeters, "meter"), minimum: r.flag(), quantity: r.whole(), price: r.rate(), amount: r.amount(),
+		})
+	}
+	x.charge = r.natural("the charge")
+	return x
+}
+
+func (a *auditor) settle(o *auditOrg, head *auditHeader, r *auditReader) error {
+	x := r.result()
+	if err := r.failed(); err != nil {
+		return err
+	}
+	h, err := o.opened(head)
+	if err != nil {
+		return err
+	}
+	void := head.kind == auditVoidKind
+	for _, check := range []func() error{
+		func() error { return h.resolvedRightly(head, &x) },
+		func() error { return h.tariff(&x, void) },
+		func() error { return h.withinBounds(&x.billed) },
+		func() error { return h.rated(&x) },
+		func() error { return o.post(h, &x) },
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	delete(o.open, h.request)
+	o.addUsage(h, &x, void)
+	if void {
+		a.report.Voided++
+	} else {
+		a.report.Posted++
+	}
+	return nil
+}
+
+// resolvedRightly checks what a start settled of earlier epochs, and that nothing else says it was settled so.
+func (h *auditHold) resolvedRightly(head *auditHeader, x *auditResult) error {
+	late, flagged := head.epoch > h.epoch, x.flags&auditFlagResolved != 0
+	switch {
+	case late != flagged:
+		return differ("hold of epoch %d, settled in epoch %d: flag resolved_at_start is %v", h.epoch, head.epoch, flagged)
+	case !late:
+		return nil
+	case x.source != auditFromCheckpoint || x.outcome != auditBroken:
+		return differ("a start settled it with usage source %d and outcome %d", x.source, x.outcome)
+	case x.metered != h.mark:
+		return differ("a start settled it at other counts than those of its last checkpoint")
+	}
+	return nil
+}
+
+// tariff checks that what is billed is what the price book's rule allows.
+func (h *auditHold) tariff(x *auditResult, void bool) error {
+	rule := byte(auditNothing)
+	switch x.outcome {
+	case auditCompleted, auditCut:
+		rule = auditGenerated
+	case auditClientGone, auditRevoked:
+		rule = h.onDisconnect
+	case auditBroken:
+		rule = h.onFault
+	}
+	owed := rule != auditNothing && x.metered.mask != 0 && x.flags&auditFlagNotRated == 0
+	switch {
+	case void != (x.billed.mask == 0):
+		return differ("void is %v, but billed counts are known: %v", void, !void)
+	case owed == void:
+		return differ("by tariff rule %d something is owed: %v; it was settled as owing: %v", rule, owed, !void)
+	case void:
+		return nil
+	case x.billed.n[auditRequest] != 1 || x.billed.mask != x.metered.mask|1<<auditRequest:
+		return differ("its billed meters are not those that were metered, and one request")
+	case rule == auditDelivered && x.billed.output() > x.delivered:
+		return differ("%d output tokens are billed, but %d were delivered", x.billed.output(), x.delivered)
+	}
+	for m := range x.billed.n {
+		if m != auditRequest && x.billed.n[m] > x.metered.n[m] {
+			return differ("of meter %d, %d are billed, but %d were metered", m, x.billed.n[m], x.metered.n[m])
+		}
+	}
+	return nil
+}
+
+func (h *auditHold) withinBounds(c *auditCounts) error {
+	in, out := c.input(), c.output()
+	if in > h.bounds.input || out > h.bounds.output || h.bounds.joint > 0 && in+out > h.bounds.joint {
+		return differ("%d input and %d output tokens are billed; held were %d and %d, jointly %d (0 is unbounded)",
+			in, out, h.bounds.input, h.bounds.output, h.bounds.joint)
+	}
+	return nil
+}
+
+// rated rates the billed counts again and compares the lines.
+func (h *auditHold) rated(x *auditResult) error {
+	sum, lines := new(big.Int), x.lines
+	for m := range byte(auditMeters) {
+		n, price := x.billed.n[m], h.row.price[m]
+		if n == 0 || price == nil && m == auditRequest {
+			continue
+		}
+		if price == nil {
+			return differ("%d of meter %d are billed, which has no price", n, m)
+		}
+		if len(lines) == 0 || lines[0].meter != m || lines[0].minimum || lines[0].quantity != n {
+			return differ("%d of meter %d are billed, but the line is missing or says otherwise", n, m)
+		}
+		line := lines[0]
+		lines = lines[1:]
+		if line.price.Cmp(price) != 0 {
+			return differ("the line of meter %d has the unit price %v; locked was %v", m, line.price, price)
+		}
+		if want := new(big.Int).Mul(price, big.NewInt(n)); line.amount.Cmp(want) != 0 {
+			return differ("the line of meter %d says %d × %v = %v; right is %v", m, n, price, line.amount, want)
+		}
+		sum.Add(sum, line.amount)
+	}
+	if missing := new(big.Int).Sub(h.row.minimum, sum); len(x.lines) > 0 && missing.Sign() > 0 {
+		if len(lines) == 0 || !lines[0].minimum || lines[0].meter != auditRequest || lines[0].quantity != 1 ||
+			lines[0].price.Cmp(missing) != 0 || lines[0].amount.Cmp(missing) != 0 {
+			return differ("the line that lifts the charge to the minimum of %v is missing or wrong", h.row.minimum)
+		}
+		lines = lines[1:]
+		sum.Add(sum, missing)
+	}
+	switch {
+	case len(lines) > 0:
+		return differ("it has %d lines for which nothing is billed", len(lines))
+	case sum.Cmp(x.charge) != 0:
+		return differ("its lines add up to %v, its charge is %v", sum, x.charge)
+	case x.charge.Cmp(h.money) > 0:
+		return differ("the charge %v is above the %v that were held", x.charge, h.money)
+	}
+	return nil
+}
+
+// post releases what was held and adds what was used.
+func (o *auditOrg) post(h *auditHold, x *auditResult) error {
+	for i := range h.touched {
+		t := &h.touched[i]
+		lim, b := o.limits[t.limit-1], o.balance(t)
+		spent := x.spent(lim.measure)
+		if spent.Cmp(t.held) > 0 {
+			return differ("it uses %v of %s, but held %v", spent, lim.say(), t.held)
+		}
+		b.held.Sub(&b.held, t.held)
+		b.used.Add(&b.used, spent)
+	}
+	return nil
+}
+
+func (x *auditResult) spent(measure byte) *big.Int {
+	switch measure {
+	case auditByMoney:
+		return x.charge
+	case auditByInput:
+		return big.NewInt(x.billed.input())
+	case auditByOutput:
+		return big.NewInt(x.billed.output())
+	case auditByTokens:
+		return big.NewInt(x.billed.input() + x.billed.output())
+	}
+	if x.billed.mask == 0 {
+		return new(big.Int)
+	}
+	return big.NewInt(1)
+}
+
+func (o *auditOrg) addUsage(h *auditHold, x *auditResult, void bool) {
+	key := auditKey{h.subject, h.at / auditBucket}
+	u := o.usage[key]
+	if u == nil {
+		u = &auditUsage{}
+		o.usage[key] = u
+	}
+	if void {
+		u.voided++
+		return
+	}
+	u.requests++
+	for m := range u.counts {
+		u.counts[m] += x.billed.n[m]
+	}
+	u.charge.Add(&u.charge, x.charge)
+}

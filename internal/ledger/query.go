@@ -1,0 +1,183 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"talea/internal/account"
+	"talea/internal/period"
+	"talea/internal/quota"
+	"talea/internal/usage"
+)
+
+type orgID = account.ID
+
+// Standing is what stands against one limit in its running period.
+type Standing struct {
+	Limit  quota.Limit
+	Period period.Period
+	quota.Balance
+}
+
+// OverLimit returns by how much a limit is exceeded: lawfully, when it was lowered after the fact. 0 otherwise.
+func (s *Standing) OverLimit() amount {
+	if over := s.Used.Add(s.Held).Sub(s.Limit.Amount); over.Sign() > 0 {
+		return over
+	}
+	return amount{}
+}
+
+// Standings returns the limits of the given accounts of one organisation, in the order given, with what stands against
+// them now. What is shown is decided, and durable within a group's time.
+func (l *Ledger) Standings(org account.ID, accounts []account.ID) []Standing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.orgs[org]
+	if o == nil {
+		return nil
+	}
+	at := l.now()
+	var out []Standing
+	for _, id := range accounts {
+		for _, lim := range o.limitsOf[id] {
+			if lim.removed {
+				continue
+			}
+			s := Standing{Limit: lim.Limit}
+			if b := o.peek(lim, at); b != nil {
+				s.Period, s.Balance = b.period.Period, b.Balance
+			} else {
+				s.Period = period.Of(lim.Window, lim.zone, at)
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// peek finds the balance of a limit at an instant without opening a period.
+func (o *org) peek(lim *limit, at time.Time) *balance {
+	for _, p := range o.spans {
+		if p.window == lim.Window && p.zone == lim.Zone && p.contains(at) {
+			if b := o.balances[balanceKey{lim.num, p.num}]; b != nil {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// TouchedLimit is one limit that a request stood on, resolved for reading.
+type TouchedLimit struct {
+	Limit  quota.Limit
+	Period period.Period
+	Held   amount
+}
+
+// Record reads the record of one request from the log. It returns nil and no error where the log has none.
+func (l *Ledger) Record(id usage.ID) (*usage.Record, []TouchedLimit, error) {
+	var r *usage.Record
+	err := l.store.ByRequest(id, func(row EntryRow) error {
+		h, d, err := open(row.Body)
+		if err != nil {
+			return err
+		}
+		switch h.Kind {
+		case KindHold:
+			r, err = l.readRecord(h, d)
+			if err != nil {
+				return err
+			}
+		case KindExtend:
+			if r != nil {
+				more, cost := d.bounds(), d.amount()
+				x := Hold{Record: *r}
+				x.extend(more, cost)
+				*r = x.Record
+				for i, t := range d.touched() {
+					r.Touched[i].Held = r.Touched[i].Held.Add(t.Held)
+				}
+			}
+		case KindSettle, KindVoid:
+			if r != nil {
+				readResult(d, r)
+				r.Result.At = h.At
+				r.Status = usage.Posted
+				if h.Kind == KindVoid {
+					r.Status = usage.Void
+				}
+			}
+		}
+		return d.err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read the record of request %d: %w", id, err)
+	}
+	if r == nil {
+		return nil, nil, nil
+	}
+	return r, l.touchedLimits(r), nil
+}
+
+func (l *Ledger) readRecord(head header, d *decoder) (*usage.Record, error) {
+	h, touched := readHold(d)
+	if d.err != nil {
+		return nil, d.err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.orgs[head.Org]
+	if o == nil || h.subject < 1 || h.subject > int64(len(o.subjects)) || h.rowNum < 1 || h.rowNum > int64(len(o.rows)) {
+		return nil, fmt.Errorf("entry %d names what the log does not define", head.Seq)
+	}
+	r := &h.Record
+	r.ID, r.Admission.At, r.Status = head.Request, head.At, usage.Held
+	r.Subject = o.subjects[h.subject-1]
+	r.PriceRow, r.Multiplier = o.rows[h.rowNum-1].ID, o.rows[h.rowNum-1].Multiplier
+	r.Touched = touched
+	return r, nil
+}
+
+func (l *Ledger) touchedLimits(r *usage.Record) []TouchedLimit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.orgs[r.Subject.Organisation]
+	var out []TouchedLimit
+	for _, t := range r.Touched {
+		if t.Limit >= 1 && t.Limit <= int64(len(o.limitList)) && t.Period >= 1 && t.Period <= int64(len(o.spans)) {
+			out = append(out, TouchedLimit{o.limitList[t.Limit-1].Limit, o.spans[t.Period-1].Period, t.Held})
+		}
+	}
+	return out
+}
+
+// Refusal returns the kept "no" of a request id, nil where none is kept.
+func (l *Ledger) Refusal(id usage.ID) ([]byte, error) { return l.store.Refusal(id) }
+
+// Sum is the usage of one subject in one bucket.
+type Sum struct {
+	Subject *usage.Subject
+	Start   time.Time // of the bucket, UTC
+	UsageRow
+}
+
+// Usage visits the sums of an organisation (0: of all) whose admission lies in [from, to), by organisation, subject and
+// time. It reads what is durable.
+func (l *Ledger) Usage(org account.ID, from, to time.Time, visit func(Sum) error) error {
+	return l.store.Usage(org, floorBucket(from), ceilBucket(to), func(row UsageRow) error {
+		l.mu.Lock()
+		o := l.orgs[row.Org]
+		var s *usage.Subject
+		if o != nil && row.Subject >= 1 && row.Subject <= int64(len(o.subjects)) {
+			s = o.subjects[row.Subject-1]
+		}
+		l.mu.Unlock()
+		if s == nil {
+			return fmt.Errorf("usage of subject %d of organisation %d, which the log does not define: run `talea ledger check`", row.Subject, row.Org)
+		}
+		return visit(Sum{s, time.Unix(row.Bucket*BucketSeconds, 0).UTC(), row})
+	})
+}
+
+func floorBucket(t time.Time) int64 { return t.Unix() / BucketSeconds }
+func ceilBucket(t time.Time) int64  { return (t.Unix() + BucketSeconds - 1) / BucketSeconds }

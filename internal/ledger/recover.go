@@ -1,0 +1,261 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"talea/internal/usage"
+)
+
+// maxClockLag is how far the clock may read before the newest entry: a larger step back is a clock that cannot be
+// trusted with budget periods.
+const maxClockLag = 5 * time.Minute
+
+// ClockError says that the clock reads earlier than the newest entry.
+type ClockError struct{ Now, Newest time.Time }
+
+// Error implements error.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the clock reads %s, but the newest entry of the ledger is of %s: set the clock, or start with --trust-clock",
+		e.Now.Format(time.RFC3339), e.Newest.Format(time.RFC3339))
+}
+
+// Open takes the store over with a new epoch, reads back what is true, and resolves every hold of earlier epochs by the
+// platform-fault rule of its price book: the engine connections died with the process that made them.
+func Open(store Store, opt Options) (*Ledger, error) {
+	epoch, lastAt, err := store.Start(opt.Shard)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take over the ledger: %w", err)
+	}
+	l := &Ledger{
+		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{},
+		pending: newGroup(nil), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if lastAt > 0 {
+		newest := time.UnixMicro(lastAt).UTC()
+		if now := opt.Clock.Now().UTC(); now.Before(newest.Add(-maxClockLag)) && !opt.TrustClock {
+			return nil, &ClockError{now, newest}
+		} else if !opt.TrustClock {
+			l.last = newest
+		}
+	}
+	if err := l.read(); err != nil {
+		return nil, fmt.Errorf("cannot read the ledger: %w", err)
+	}
+	go l.run()
+	if err := l.resolve(); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("cannot resolve the holds of earlier epochs: %w", err)
+	}
+	return l, nil
+}
+
+// read folds the definitions, the heads, the balances and the open holds.
+func (l *Ledger) read() error {
+	if err := l.store.Definitions(func(row EntryRow) error { return l.organisation(row.Org).define(row) }); err != nil {
+		return err
+	}
+	heads, err := l.store.Heads()
+	if err != nil {
+		return err
+	}
+	for _, head := range heads {
+		o := l.organisation(head.Org)
+		o.seq, o.hash = head.Seq, head.Hash
+		if err := l.store.Entries(o.id, head.OpenFrom, o.fold); err != nil {
+			return fmt.Errorf("organisation %d: %w", o.id, err)
+		}
+		if err := l.readBalances(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// define reads back one defining entry.
+func (o *org) define(row EntryRow) error {
+	h, d, err := open(row.Body)
+	if err != nil {
+		return fmt.Errorf("organisation %d, entry %d: %w", row.Org, row.Seq, err)
+	}
+	switch h.Kind {
+	case KindSubject:
+		num := d.uint()
+		text := string(d.b)
+		o.subjects = append(o.subjects, readSubject(d, o.id))
+		o.subjectNum[text] = num
+	case KindRow:
+		num := d.uint()
+		text := string(d.b)
+		o.rows = append(o.rows, readRow(d))
+		o.rowNum[text] = num
+	case KindLimit:
+		num, removed, q := readLimit(d, o.id)
+		if d.err != nil {
+			break
+		}
+		lim := o.limitByKey[q.Key()]
+		if lim == nil {
+			lim = o.addLimit(num, q)
+		}
+		lim.change(q)
+		lim.removed = removed
+	case KindPeriod:
+		o.spans = append(o.spans, readPeriod(d))
+	}
+	if d.err != nil {
+		return fmt.Errorf("organisation %d, entry %d: %w", row.Org, row.Seq, d.err)
+	}
+	return nil
+}
+
+// readBalances reads the balances that can still change: those of running periods, and those that open holds stand on,
+// which foldHold has named without their values.
+func (l *Ledger) readBalances(o *org) error {
+	needed := map[int64]bool{}
+	for _, p := range o.spans {
+		needed[p.num] = p.End.IsZero() || p.End.After(l.last.Add(-maxClockLag))
+	}
+	missing := map[balanceKey]bool{}
+	for _, h := range o.open {
+		for _, t := range h.touched {
+			needed[t.balance.period.num] = true
+			missing[balanceKey{t.balance.limit.num, t.balance.period.num}] = true
+		}
+	}
+	var periods []int64
+	for _, p := range o.spans {
+		if needed[p.num] {
+			periods = append(periods, p.num)
+		}
+	}
+	rows, err := l.store.Balances(o.id, periods)
+	if err != nil {
+		return err
+	}
+	for key := range o.balances {
+		if !missing[key] { // named by a hold that was settled further on: its value is read when it is among rows
+			delete(o.balances, key)
+		}
+	}
+	for _, row := range rows {
+		b, err := o.named(row.Limit, row.Period)
+		if err != nil {
+			return err
+		}
+		b.Used, b.Held = row.Used, row.Held
+		delete(missing, balanceKey{row.Limit, row.Period})
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("organisation %d: open holds stand on %d balances that the tables lack: run `talea ledger rebuild`", o.id, len(missing))
+	}
+	return nil
+}
+
+// named returns the balance of a limit and a period by their numbers.
+func (o *org) named(lim, per int64) (*balance, error) {
+	key := balanceKey{lim, per}
+	if b := o.balances[key]; b != nil {
+		return b, nil
+	}
+	if lim < 1 || lim > int64(len(o.limitList)) || per < 1 || per > int64(len(o.spans)) {
+		return nil, fmt.Errorf("organisation %d: limit %d and period %d are not defined in its log: run `talea ledger check`", o.id, lim, per)
+	}
+	b := &balance{limit: o.limitList[lim-1], period: o.spans[per-1]}
+	o.balances[key] = b
+	return b, nil
+}
+
+// fold reads back one entry about a request, so that after the last one o.open holds what was never settled.
+func (o *org) fold(row EntryRow) error {
+	h, d, err := open(row.Body)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", row.Seq, err)
+	}
+	open := o.open[h.Request]
+	switch h.Kind {
+	case KindHold:
+		err = o.foldHold(h, d, row.Seq)
+	case KindSettle, KindVoid:
+		if open != nil {
+			open.Status = usage.Posted
+			delete(o.open, h.Request)
+		}
+	case KindExtend:
+		if open != nil {
+			more, cost := d.bounds(), d.amount()
+			open.extend(more, cost)
+			touched := d.touched()
+			if len(touched) != len(open.touched) {
+				return fmt.Errorf("entry %d: it is of %d limits, its hold of %d", row.Seq, len(touched), len(open.touched))
+			}
+			for i, t := range touched {
+				open.touched[i].held = open.touched[i].held.Add(t.Held)
+			}
+		}
+	case KindCheckpoint:
+		if open != nil {
+			open.mark, open.markFrom = d.counts(), usage.Source(d.byte())
+		}
+	}
+	if err == nil {
+		err = d.err
+	}
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", row.Seq, err)
+	}
+	return nil
+}
+
+func (o *org) foldHold(head header, d *decoder, seq int64) error {
+	h, touched := readHold(d)
+	if d.err != nil {
+		return d.err
+	}
+	if h.subject < 1 || h.subject > int64(len(o.subjects)) || h.rowNum < 1 || h.rowNum > int64(len(o.rows)) {
+		return fmt.Errorf("hold names subject %d and price row %d, which the log does not define", h.subject, h.rowNum)
+	}
+	h.org, h.seq, h.Status = o, seq, usage.Held
+	h.ID, h.Admission.At = head.Request, head.At
+	h.Subject, h.row = o.subjects[h.subject-1], o.rows[h.rowNum-1]
+	h.PriceRow, h.Multiplier = h.row.ID, h.row.Multiplier
+	for _, t := range touched {
+		b, err := o.named(t.Limit, t.Period)
+		if err != nil {
+			return err
+		}
+		h.touched = append(h.touched, touch{b, t.Held})
+	}
+	o.open[h.ID] = h
+	o.queue = append(o.queue, h)
+	return nil
+}
+
+// resolve settles what earlier epochs left open, by the ordinary path.
+func (l *Ledger) resolve() error {
+	l.mu.Lock()
+	l.recovered.Epoch = l.epoch
+	for _, o := range l.sortedOrgs() {
+		for _, h := range o.queue {
+			if h.Status != usage.Held {
+				continue
+			}
+			l.post(h, &usage.Result{
+				Counts: h.mark, Source: usage.Checkpoint, Delivered: h.mark.Output(),
+				Outcome: usage.Broken, Fault: usage.Gateway, Flags: usage.FlagResolvedStart,
+			})
+			if h.Status == usage.Posted {
+				l.recovered.Posted++
+			} else {
+				l.recovered.Voided++
+			}
+		}
+	}
+	g := l.pending
+	idle := g.empty()
+	l.mu.Unlock()
+	if idle {
+		return nil
+	}
+	return l.await(g)
+}

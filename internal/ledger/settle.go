@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"talea/internal/quota"
+	"talea/internal/rating"
+	"talea/internal/usage"
+)
+
+// ErrSettled says that a hold was settled before: nothing was posted a second time.
+var ErrSettled = errors.New("hold is already settled")
+
+func appendUint(b []byte, n int64) []byte { return binary.AppendUvarint(b, uint64(n)) }
+
+func errorsJoin(sentinel, cause error) error { return fmt.Errorf("%w: %w", sentinel, cause) }
+
+// Settle posts what a request used, by the tariff rule of its outcome and at the rates locked with its hold, never more
+// than was held, and releases the rest. On return without an error it is durable; only then may the end of the answer be
+// sent. The record is complete and read-only from then on. It must be called exactly once for every hold, whatever
+// happened; a second call posts nothing and answers ErrSettled.
+func (l *Ledger) Settle(h *Hold, r *usage.Result) (*usage.Record, error) {
+	l.mu.Lock()
+	if l.failed != nil {
+		l.mu.Unlock()
+		return nil, l.unavailable()
+	}
+	if h.Status != usage.Held {
+		l.mu.Unlock()
+		return nil, ErrSettled
+	}
+	l.post(h, r)
+	g := l.pending
+	l.mu.Unlock()
+	if err := l.await(g); err != nil {
+		return nil, err
+	}
+	return &h.Record, nil
+}
+
+// Void releases a hold at which nothing is owed: no engine was asked, or none answered.
+func (l *Ledger) Void(h *Hold, r *usage.Result) (*usage.Record, error) {
+	if r.Outcome != usage.Unserved && r.Outcome != usage.EngineSaid {
+		return nil, fmt.Errorf("outcome %s cannot be voided: it may owe something", r.Outcome)
+	}
+	return l.Settle(h, r)
+}
+
+// post rates and posts a hold in the pending group. The caller holds l.mu.
+func (l *Ledger) post(h *Hold, r *usage.Result) {
+	o := h.org
+	h.Result = *r
+	h.Result.At = l.now()
+	notNegative(&h.Result)
+	h.Billed = l.billed(h)
+	lines, charge, err := rating.Rate(h.fewLines[:0], &h.Billed, h.row)
+	if err != nil || charge.Cmp(h.Record.Hold) > 0 {
+		// Neither can happen while Bounds, Ceiling and Rate agree. Fail shut: bill nothing and say so on the record.
+		h.Billed, lines, charge = usage.Counts{}, nil, amount{}
+		h.Flags |= usage.FlagNotRated
+	}
+	h.Lines, h.Charge = lines, charge
+	kind := KindSettle
+	h.Status = usage.Posted
+	if h.Billed.Empty() {
+		kind, h.Status = KindVoid, usage.Void
+	}
+	for i := range h.touched {
+		t := &h.touched[i]
+		t.balance.Held = t.balance.Held.Sub(t.held)
+		t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &h.Billed, charge))
+		l.changed(t.balance)
+	}
+	b := l.begin(o, kind, h.Result.At, h.ID)
+	l.end(o, kind, h.ID, appendResult(b, &h.Record))
+	l.pending.count(o, h)
+	delete(o.open, h.ID)
+	for i := range h.touched {
+		l.serve(h.touched[i].balance)
+	}
+}
+
+// notNegative makes 0 of what a clock that stepped back has measured: an entry has no negative numbers.
+func notNegative(r *usage.Result) {
+	for _, n := range resultNumbers(r) {
+		*n = max(0, *n)
+	}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		a.Status, a.Micros = max(0, a.Status), max(0, a.Micros)
+	}
+}
+
+// billed applies the tariff rule and the hold to what was metered.
+func (l *Ledger) billed(h *Hold) usage.Counts {
+	c := h.Counts
+	rule := usage.ChargeGenerated
+	switch h.Outcome {
+	case usage.Completed, usage.Cut:
+	case usage.ClientGone, usage.Revoked:
+		rule = h.OnDisconnect
+	case usage.Broken:
+		rule = h.OnFault
+	default: // Unserved, EngineSaid, Open: nothing was made for the client
+		rule = usage.ChargeNothing
+	}
+	switch rule {
+	case usage.ChargeNothing:
+		return usage.Counts{}
+	case usage.ChargeDelivered:
+		clamp(&c, outputLeaves, h.Delivered)
+	}
+	if c.Empty() {
+		return c
+	}
+	over := clamp(&c, inputLeaves, h.Bounds.Input)
+	l.leaked.Input += over
+	overOut := clamp(&c, outputLeaves, h.Bounds.Output)
+	if h.Bounds.Joint > 0 {
+		overOut += clamp(&c, outputLeaves, max(0, h.Bounds.Joint-c.Input()))
+	}
+	l.leaked.Output += overOut
+	if over+overOut > 0 {
+		h.Flags |= usage.FlagOverBound
+	}
+	c.Set(usage.Requests, 1)
+	return c
+}
+
+// The leaves of each side, in the order in which an excess is taken off them.
+var (
+	inputLeaves  = []usage.Meter{usage.InputUncached, usage.InputCacheWrite, usage.InputCacheRead}
+	outputLeaves = []usage.Meter{usage.OutputContent, usage.OutputReasoning}
+)
+
+// clamp takes from the leaves what is above most, and returns how much that was.
+func clamp(c *usage.Counts, leaves []usage.Meter, most int64) (over int64) {
+	sum := int64(0)
+	for _, m := range leaves {
+		sum += c.Get(m)
+	}
+	over = max(0, sum-most)
+	rest := over
+	for _, m := range leaves {
+		if take := min(rest, c.Get(m)); take > 0 {
+			c.Set(m, c.Get(m)-take)
+			rest -= take
+		}
+	}
+	return over
+}
+
+// Refuse keeps a "no" that was said after authentication, for `why`. It waits for nothing; memory and disk are bounded:
+// the newest refusalSlots are kept, and a flood beyond a group's share is only counted by the caller's metrics.
+func (l *Ledger) Refuse(id usage.ID, body []byte) {
+	l.mu.Lock()
+	if l.failed == nil && len(l.pending.Refusals) < refusalsPerGroup {
+		l.pending.Refusals = append(l.pending.Refusals, RefusalRow{Slot: l.refusals % refusalSlots, Request: id, Body: slices.Clone(body)})
+		l.refusals++
+	}
+	l.mu.Unlock()
+	l.kick()
+}
+
+const (
+	refusalSlots     = 1 << 16
+	refusalsPerGroup = 64
+)

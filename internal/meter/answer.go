@@ -1,0 +1,93 @@
+package meter
+
+import (
+	"talea/internal/engine"
+	"talea/internal/jsonscan"
+)
+
+// Answer is what a whole answer says.
+type Answer struct {
+	Report
+	Choices int  // choices, or embeddings, in it
+	Text    bool // some choice has content
+	Failed  bool // it has an error member that is not null, or is no JSON object
+}
+
+// ReadAnswer reads the body of a whole answer. Where the engine's usage is missing or refused and there is text, each
+// choice with text counts as one delta, which is what a choice of a whole answer is: the least it can have used.
+func ReadAnswer(d *engine.Dialect, body []byte, o Options) Answer {
+	var usageValue, timingValue []byte
+	a := Answer{}
+	o.Prompts, o.Choices = max(1, o.Prompts), max(1, o.Choices)
+	t := tally{final: engine.NoTokens, done: true}
+	err := jsonscan.Each(body, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		value := body[v.Start:v.End]
+		switch string(name) {
+		case "choices":
+			if kind == jsonscan.Array {
+				a.Choices += readWholeChoices(value, &t)
+			}
+		case "data":
+			if kind == jsonscan.Array {
+				_ = jsonscan.Elements(value, func(jsonscan.Kind, jsonscan.Span) bool { a.Choices++; return true })
+			}
+		case "usage":
+			usageValue = value
+		case "error":
+			a.Failed = kind != jsonscan.Null
+		default:
+			if d.TimingMember != "" && string(name) == d.TimingMember {
+				timingValue = value
+			}
+		}
+		return true
+	})
+	a.Failed = a.Failed || err != nil
+	r := d.Read(usageValue, timingValue)
+	t.timing = r.Timing
+	if d.PerChoice && len(t.choices) > 1 { // the usage of the first choice only
+		t.setFinal(0, r, o.OutputBound)
+	} else {
+		t.setFinal(-1, r, o.OutputBound)
+	}
+	a.Text = t.deltas > 0
+	a.Report = t.report(d, &o)
+	return a
+}
+
+// readWholeChoices books the choices of a whole answer and returns how many there are. A thought in it is no delta that
+// could be shared out: it counts as an answer.
+func readWholeChoices(array []byte, t *tally) int {
+	n := 0
+	_ = jsonscan.Elements(array, func(kind jsonscan.Kind, v jsonscan.Span) bool {
+		if kind == jsonscan.Object {
+			said, _ := choiceIn(array[v.Start:v.End], n)
+			if said.what == thought {
+				said.what = answer
+			}
+			if i := t.delta(said.index, said.what); said.finish != nil {
+				t.finish(i, said.finish)
+			}
+		}
+		n++
+		return true
+	})
+	return n
+}
+
+// SpliceCost appends body to dst with the cost in its usage object; where it has none, body as it is.
+func SpliceCost(dst, body []byte, cost Cost) []byte {
+	var place span
+	_ = jsonscan.Each(body, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		if string(name) == "usage" && kind == jsonscan.Object {
+			place = span{v.Start, v.End}
+		}
+		return true
+	})
+	if place.to == 0 {
+		return append(dst, body...)
+	}
+	dst = append(dst, body[:place.from]...)
+	dst = appendWithCost(dst, body[place.from:place.to], cost)
+	return append(dst, body[place.to:]...)
+}

@@ -1,0 +1,266 @@
+package meter
+
+import (
+	"errors"
+	"strconv"
+
+	"talea/internal/engine"
+	"talea/internal/jsonscan"
+	"talea/internal/usage"
+)
+
+// ErrTooLarge is the error for an answer that is more than Gather may hold.
+var ErrTooLarge = errors.New("the engine's answer is too large")
+
+// Gather makes a whole answer of a stream: for engines that tell the usage of several choices only in a stream
+// (engine.Dialect.PerChoice), when the client asked for no stream. The text is joined as it came, escapes and all.
+type Gather struct {
+	s       Stream
+	most    int // bytes of text it may hold
+	size    int
+	choices []gathered
+	members []byte // the members of the first chunk that a whole answer has too, each with a comma before it
+	err     error
+}
+
+// gathered is one choice. Strings are the insides of JSON strings.
+type gathered struct {
+	content, thought, refusal, text []byte
+	hasContent                      bool
+	thoughtName                     string // what the engine calls its thoughts
+	tools                           []tool
+	logprobs                        []byte // elements of logprobs.content
+	finish                          []byte // with quotes
+}
+
+// tool is one tool call.
+type tool struct {
+	index           int64
+	id, kind        []byte // JSON values
+	name, arguments []byte // insides of JSON strings
+}
+
+// NewGather returns a Gather for one answer that holds at most most bytes of text.
+func NewGather(d *engine.Dialect, o Options, most int) *Gather {
+	g := &Gather{most: most}
+	g.s.Reset(d, o)
+	g.s.keep = g
+	return g
+}
+
+// Feed takes the next bytes of the engine's stream. Events are those of Stream.Feed.
+func (g *Gather) Feed(in []byte) (Event, error) {
+	_, ev, err := g.s.Feed(in)
+	if err == nil {
+		err = g.err
+	}
+	return ev, err
+}
+
+// End is for the end of the engine's connection, as Stream.End.
+func (g *Gather) End() Event {
+	_, ev := g.s.End()
+	return ev
+}
+
+// Report is what was used as far as the stream has been read.
+func (g *Gather) Report() Report { return g.s.Report() }
+
+// EngineMessage is Stream.EngineMessage.
+func (g *Gather) EngineMessage() []byte { return g.s.EngineMessage() }
+
+// Body appends the whole answer to dst, with a usage object of the billed counts and the cost in it. It is for after
+// Finished, or after OverBound: then what has come is the answer, and choices that have not finished end by "length".
+func (g *Gather) Body(dst []byte, billed *usage.Counts, cost Cost) []byte {
+	dst = append(dst, `{"choices":[`...)
+	for i := range g.choices {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if g.s.text {
+			dst = g.choices[i].appendText(dst, i)
+		} else {
+			dst = g.choices[i].appendMessage(dst, i)
+		}
+	}
+	dst = append(append(dst, ']'), g.members...)
+	if g.s.text {
+		dst = append(dst, `,"object":"text_completion"`...)
+	} else {
+		dst = append(dst, `,"object":"chat.completion"`...)
+	}
+	dst = appendUsage(append(dst, `,"usage":`...), billed, cost)
+	return append(dst, '}')
+}
+
+// tags keeps the members of the first chunk that name the answer.
+func (g *Gather) tags(data []byte) {
+	if g.members != nil {
+		return
+	}
+	_ = jsonscan.Each(data, func(name []byte, _ jsonscan.Kind, v jsonscan.Span) bool {
+		switch string(name) {
+		case "id", "created", "model", "system_fingerprint", "service_tier":
+			g.members = append(append(append(g.members, ',', '"'), name...), '"', ':')
+			g.members = append(g.members, data[v.Start:v.End]...)
+		}
+		return true
+	})
+}
+
+// take joins what one choice of a chunk brings.
+func (g *Gather) take(index int, object []byte) {
+	if g.size += len(object); g.size > g.most {
+		g.err = ErrTooLarge
+		return
+	}
+	for len(g.choices) <= index {
+		g.choices = append(g.choices, gathered{})
+	}
+	c := &g.choices[index]
+	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		value := object[v.Start:v.End]
+		switch {
+		case string(name) == "delta" && kind == jsonscan.Object:
+			c.delta(value)
+		case string(name) == "text" && kind == jsonscan.String:
+			c.text = append(c.text, inside(value)...)
+		case string(name) == "finish_reason" && kind == jsonscan.String:
+			c.finish = append(c.finish[:0], value...)
+		case string(name) == "logprobs" && kind == jsonscan.Object:
+			c.addLogprobs(value)
+		}
+		return true
+	})
+}
+
+func inside(quoted []byte) []byte { return quoted[1 : len(quoted)-1] }
+
+func (c *gathered) delta(object []byte) {
+	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		value := object[v.Start:v.End]
+		if kind == jsonscan.Array && string(name) == "tool_calls" {
+			_ = jsonscan.Elements(value, func(_ jsonscan.Kind, v jsonscan.Span) bool {
+				c.toolCall(value[v.Start:v.End])
+				return true
+			})
+		}
+		if kind != jsonscan.String {
+			return true
+		}
+		switch string(name) {
+		case "content":
+			c.content, c.hasContent = append(c.content, inside(value)...), true
+		case "reasoning_content", "reasoning":
+			c.thought, c.thoughtName = append(c.thought, inside(value)...), string(name)
+		case "refusal":
+			c.refusal = append(c.refusal, inside(value)...)
+		}
+		return true
+	})
+}
+
+func (c *gathered) toolCall(object []byte) {
+	call := tool{index: int64(len(c.tools))}
+	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		value := object[v.Start:v.End]
+		switch {
+		case string(name) == "index":
+			if i, ok := jsonscan.Int(value); ok {
+				call.index = i
+			}
+		case string(name) == "id" && kind == jsonscan.String:
+			call.id = value
+		case string(name) == "type" && kind == jsonscan.String:
+			call.kind = value
+		case string(name) == "function" && kind == jsonscan.Object:
+			_ = jsonscan.Each(value, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+				switch {
+				case kind != jsonscan.String:
+				case string(name) == "name":
+					call.name = inside(value[v.Start:v.End])
+				case string(name) == "arguments":
+					call.arguments = inside(value[v.Start:v.End])
+				}
+				return true
+			})
+		}
+		return true
+	})
+	for i := range c.tools {
+		if t := &c.tools[i]; t.index == call.index {
+			t.name, t.arguments = append(t.name, call.name...), append(t.arguments, call.arguments...)
+			return
+		}
+	}
+	own := func(b []byte) []byte { return append([]byte(nil), b...) }
+	c.tools = append(c.tools, tool{call.index, own(call.id), own(call.kind), own(call.name), own(call.arguments)})
+}
+
+func (c *gathered) addLogprobs(object []byte) {
+	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
+		if string(name) == "content" && kind == jsonscan.Array && v.End-v.Start > 2 {
+			if len(c.logprobs) > 0 {
+				c.logprobs = append(c.logprobs, ',')
+			}
+			c.logprobs = append(c.logprobs, inside(object[v.Start:v.End])...)
+		}
+		return true
+	})
+}
+
+func (c *gathered) appendEnds(b []byte, index int) []byte {
+	finish := c.finish
+	if finish == nil { // we stopped it
+		finish = []byte(`"length"`)
+	}
+	b = append(append(b, `"finish_reason":`...), finish...)
+	b = strconv.AppendInt(append(b, `,"index":`...), int64(index), 10)
+	if len(c.logprobs) == 0 {
+		return append(b, `,"logprobs":null`...)
+	}
+	return append(append(append(b, `,"logprobs":{"content":[`...), c.logprobs...), `]}`...)
+}
+
+func (c *gathered) appendText(b []byte, index int) []byte {
+	b = append(append(append(b, `{"text":"`...), c.text...), `",`...)
+	return append(c.appendEnds(b, index), '}')
+}
+
+func (c *gathered) appendMessage(b []byte, index int) []byte {
+	b = c.appendEnds(append(b, '{'), index)
+	b = append(b, `,"message":{"role":"assistant","content":`...)
+	if c.hasContent || len(c.tools) == 0 && len(c.refusal) == 0 {
+		b = append(append(append(b, '"'), c.content...), '"')
+	} else {
+		b = append(b, "null"...)
+	}
+	if c.thoughtName != "" {
+		b = append(append(append(b, `,"`...), c.thoughtName...), `":"`...)
+		b = append(append(b, c.thought...), '"')
+	}
+	if len(c.refusal) > 0 {
+		b = append(append(append(b, `,"refusal":"`...), c.refusal...), '"')
+	}
+	for i, t := range c.tools {
+		if i == 0 {
+			b = append(b, `,"tool_calls":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, `{"type":`...), orNull(t.kind)...), `,"function":{"name":"`...)
+		b = append(append(append(b, t.name...), `","arguments":"`...), t.arguments...)
+		b = append(append(append(b, `"},"id":`...), orNull(t.id)...), '}')
+		if i == len(c.tools)-1 {
+			b = append(b, ']')
+		}
+	}
+	return append(b, "}}"...)
+}
+
+func orNull(value []byte) []byte {
+	if len(value) == 0 {
+		return []byte("null")
+	}
+	return value
+}

@@ -1,0 +1,252 @@
+package world
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"talea/internal/catalog"
+	"talea/internal/ledger"
+	"talea/internal/price"
+	"talea/internal/resource"
+)
+
+// draft is a change in the making: the items as they would be, and the snapshot that follows from them. Nothing of it is
+// seen by anybody before it is committed.
+type draft struct {
+	items     items
+	lastID    map[string]int64
+	secrets   Secrets
+	now       time.Time
+	file      string // "" for a change that comes from no file
+	managedBy string
+
+	at       map[ledger.ObjectRef]resource.Pos // where the file has an item
+	changed  map[ledger.ObjectRef]bool
+	plan     Plan
+	errs     resource.Errors
+	snapshot *Snapshot
+}
+
+// put makes an item what it is to be: new, changed, or as it was.
+func (d *draft) put(it *item, pos resource.Pos) {
+	ref := it.ref()
+	if pos != (resource.Pos{}) {
+		d.at[ref] = pos
+	}
+	old := d.items[ref]
+	live := old != nil && old.Body != nil
+	if key, ok := it.value.(*keyBody); ok {
+		var before *keyBody
+		if live {
+			before = old.value.(*keyBody)
+		}
+		key.stamp(before, d.now)
+		it.write()
+	}
+	change := Change{Action: Unchanged, Kind: ref.Kind, Name: ref.Name}
+	switch {
+	case !live:
+		change.Action = Create
+		d.lastID[ref.Kind]++
+		it.ID, it.ManagedBy = d.lastID[ref.Kind], d.managedBy
+	case bytes.Equal(old.Body, it.Body):
+		it = old
+	case old.ManagedBy != d.managedBy:
+		d.fault(ref, "it is managed by %s and cannot be changed by %s", old.ManagedBy, d.managedBy)
+		return
+	default:
+		change.Action, change.Detail = Update, difference(ref.Kind, old.Body, it.Body)
+		it.ID, it.ManagedBy = old.ID, old.ManagedBy
+	}
+	d.items[ref] = it
+	d.record(change)
+}
+
+// record takes a change into the plan. Versions of price books are archived, and shown as a change of their book.
+func (d *draft) record(c Change) {
+	if c.Action != Unchanged {
+		d.changed[ledger.ObjectRef{Kind: c.Kind, Name: c.Name}] = true
+	}
+	if c.Kind != kindVersion {
+		d.plan.Changes = append(d.plan.Changes, c)
+	}
+}
+
+// prune deletes what the file's owner has and the file has not.
+func (d *draft) prune() {
+	for _, kind := range kinds {
+		for _, old := range d.items.sorted(kind) {
+			ref := old.ref()
+			if _, kept := d.at[ref]; kept || kind == kindVersion || old.ManagedBy != d.managedBy {
+				continue
+			}
+			d.items[ref] = &item{Object: ledger.Object{Kind: ref.Kind, Name: ref.Name, ID: old.ID, ManagedBy: old.ManagedBy}}
+			d.record(Change{Action: Delete, Kind: ref.Kind, Name: ref.Name})
+		}
+	}
+}
+
+// objects are what has changed, in the order of kinds and names.
+func (d *draft) objects() []ledger.Object {
+	var list []ledger.Object
+	for ref := range d.changed {
+		list = append(list, d.items[ref].Object)
+	}
+	slices.SortFunc(list, func(a, b ledger.Object) int {
+		return cmp.Or(slices.Index(kinds, a.Kind)-slices.Index(kinds, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// fault says what is wrong with an item, where the file has it.
+func (d *draft) fault(ref ledger.ObjectRef, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	pos, here := d.at[ref]
+	where := ""
+	if !here && d.file != "" {
+		pos, where = resource.Pos{File: d.file, Line: 1, Column: 1}, " (not in this file)"
+	}
+	d.errs.Add(pos.Errorf("%s %q%s: %s", ref.Kind, ref.Name, where, text))
+}
+
+// err is every fault, with positions where there is a file.
+func (d *draft) err() error {
+	if d.file != "" {
+		return d.errs.Err()
+	}
+	var list []error
+	for _, e := range d.errs {
+		list = append(list, errors.New(e.Msg))
+	}
+	return errors.Join(list...)
+}
+
+// unknown says that an item refers to one that is not there.
+func (d *draft) unknown(kind, name string) string {
+	ref := ledger.ObjectRef{Kind: kind, Name: name}
+	if d.changed[ref] && !d.items.live(ref) {
+		return fmt.Sprintf("it refers to %s %q, which this change deletes", kind, name)
+	}
+	return fmt.Sprintf("unknown %s %q%s", kind, name, suggest(name, d.items.names(kind)))
+}
+
+// note adds to the plan what is allowed and probably not meant.
+func (d *draft) note(file []wanted) {
+	for _, it := range file {
+		switch v := it.value.(type) {
+		case *catalog.Model:
+			if m := d.snapshot.models[it.Name]; !slices.ContainsFunc(d.snapshot.books, func(b *price.Book) bool { return priced(b, m) }) {
+				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("model %q has a price in no price book, so nobody can use it", it.Name))
+			}
+		case *bookBody:
+			if !slices.ContainsFunc(d.snapshot.versions(v), func(b *price.Book) bool { return b.InForce(d.now) }) {
+				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("price book %q is not in force now: until it is, its models are refused", it.Name))
+			}
+		case *accountBody:
+			for _, region := range v.Regions {
+				if !slices.ContainsFunc(d.snapshot.engineList, func(e *catalog.Engine) bool { return e.Region == region }) {
+					d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("account %q allows region %q, where no engine stands", it.Name, region))
+				}
+			}
+		}
+	}
+}
+
+// Action is what happens to an object.
+type Action string
+
+// Actions.
+const (
+	Create    Action = "create"
+	Update    Action = "update"
+	Delete    Action = "delete"
+	Unchanged Action = "unchanged"
+)
+
+// Change is one line of a plan.
+type Change struct {
+	Action Action `json:"action"`
+	Kind   string `json:"kind"` // "engine", "model", "price_book", "account", "key"
+	Name   string `json:"name"` // path of an account
+	Detail string `json:"detail,omitempty"`
+}
+
+// Plan is what applying a source does to the world.
+type Plan struct {
+	Changes []Change `json:"changes"`         // by kind in the order of their building, then by name; unchanged objects of the source included
+	Notes   []string `json:"notes,omitempty"` // what is allowed and probably not meant
+}
+
+// Empty reports whether nothing changes.
+func (p *Plan) Empty() bool {
+	return !slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Action != Unchanged })
+}
+
+// String returns the plan for people: a line for each change, the notes, and the sums.
+func (p *Plan) String() string {
+	var b strings.Builder
+	count := map[Action]int{}
+	for _, c := range p.Changes {
+		count[c.Action]++
+		if c.Action == Unchanged {
+			continue
+		}
+		fmt.Fprintf(&b, "%-6s  %-10s  %s", c.Action, c.Kind, c.Name)
+		if c.Detail != "" {
+			fmt.Fprintf(&b, "  (%s)", c.Detail)
+		}
+		b.WriteByte('\n')
+	}
+	for _, note := range p.Notes {
+		fmt.Fprintf(&b, "note: %s\n", note)
+	}
+	fmt.Fprintf(&b, "%d to create, %d to update, %d to delete, %d unchanged\n", count[Create], count[Update], count[Delete], count[Unchanged])
+	return b.String()
+}
+
+// order sorts the changes.
+func (p *Plan) order() {
+	slices.SortStableFunc(p.Changes, func(a, b Change) int {
+		return cmp.Or(slices.Index(kinds, a.Kind)-slices.Index(kinds, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// plain are the members of bodies whose values say nothing to people, or must not be shown, and what to call them.
+var plain = map[string]string{"hash": "another secret", "api_key_sealed": "another api_key", "created": "", "public": "", "versions": "another version"}
+
+// difference says which members of two bodies differ, and how, where that is short.
+func difference(kind string, old, now []byte) string {
+	var before, after map[string]json.RawMessage
+	if json.Unmarshal(old, &before) != nil || json.Unmarshal(now, &after) != nil {
+		panic("world: a stored " + kind + " is no JSON object")
+	}
+	names := map[string]bool{}
+	for name := range before {
+		names[name] = true
+	}
+	for name := range after {
+		names[name] = true
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		was, is := string(before[name]), string(after[name])
+		called, hidden := plain[name]
+		switch {
+		case was == is || hidden && called == "":
+		case hidden:
+			parts = append(parts, called)
+		case len(was)+len(is) > 80:
+			parts = append(parts, name)
+		default:
+			parts = append(parts, fmt.Sprintf("%s: %s → %s", name, cmp.Or(was, "none"), cmp.Or(is, "none")))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

@@ -7,15 +7,15 @@ import (
 	"talea/internal/usage"
 )
 
-// Shape is what the bounds of a request depend on. No count is negative; an engine that is asked for 0 choices or prompts
-// is asked for 1.
+// Shape is what the bounds of a request depend on. No count is negative; what is asked for 0 choices or prompts is asked
+// for 1.
 type Shape struct {
 	BodyBytes int64 // of the whole request body, as it came
 	// RewrittenBytes are those of the body's bytes that chat templates parse and write anew: tools, and the arguments of
-	// tool calls.
+	// tool calls. Counting some twice only makes the bound wider.
 	RewrittenBytes int64
 	// MediaBytes are those of the body's bytes that are images or audio in data: URLs. They are counted by Images and
-	// Audios, not as text.
+	// Audios, not as text. Counting some twice would be text that nobody counts.
 	MediaBytes int64
 	Messages   int64
 	Tools      int64
@@ -60,8 +60,7 @@ func (e *NoBound) Error() string {
 //
 // The error is a *NoBound.
 func (m *Model) Bounds(s Shape) (usage.Bounds, error) {
-	if min(s.BodyBytes, s.RewrittenBytes, s.MediaBytes, s.Messages, s.Tools, s.Images, s.Audios, s.Prompts, s.Choices, s.MaxOutput) < 0 ||
-		max(s.RewrittenBytes, s.MediaBytes) > s.BodyBytes {
+	if min(s.BodyBytes, s.RewrittenBytes, s.MediaBytes, s.Messages, s.Tools, s.Images, s.Audios, s.Prompts, s.Choices, s.MaxOutput) < 0 {
 		panic(fmt.Sprintf("catalog: not the shape of a request: %+v", s))
 	}
 	prompts := max(s.Prompts, 1)
@@ -98,8 +97,11 @@ func (m *Model) input(s *Shape, prompts int64) (int64, error) {
 	case s.Audios > 0 && m.AudioTokens == 0:
 		return 0, &NoBound{m.Name, "audio", "the model takes no audio"}
 	}
-	text := plus(s.BodyBytes-s.MediaBytes, times(s.RewrittenBytes, rewriteFactor-1))
-	input := scale(text, m.InputFactorPPM)
+	text := s.BodyBytes
+	if s.Images+s.Audios > 0 && s.MediaBytes <= text { // else it is no media that anything else counts
+		text -= s.MediaBytes
+	}
+	input := scale(plus(text, times(s.RewrittenBytes, rewriteFactor-1)), m.InputFactorPPM)
 	for _, count := range []int64{prompts, s.Messages, s.Tools} {
 		input = plus(input, times(count, m.MessageTokens))
 	}

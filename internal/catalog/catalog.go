@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"talea/internal/usage"
 )
@@ -43,10 +42,9 @@ type Model struct {
 	Name                   string   `json:"-"`
 	ServedAs               string   `json:"served_as,omitempty"` // what the engines call it; Name unless said
 	Engines                []string `json:"engines"`             // names, in order of preference
-	Endpoints              []string `json:"endpoints,omitempty"` // what it may be used for; empty is everything
 	Parameters             int64    `json:"parameters,omitempty"`
 	ActiveParameters       int64    `json:"active_parameters,omitempty"` // of a mixture of experts
-	SizeClass              string   `json:"size_class,omitempty"`        // SizeClassOf(Parameters) unless said
+	SizeClass              string   `json:"size_class,omitempty"`        // by Parameters unless said
 	ContextTokens          int64    `json:"context_tokens"`
 	MaxOutputTokens        int64    `json:"max_output_tokens,omitempty"`         // of one choice; ContextTokens unless said
 	DefaultMaxOutputTokens int64    `json:"default_max_output_tokens,omitempty"` // where a request says nothing; MaxOutputTokens unless said
@@ -86,9 +84,9 @@ var sizeClasses = []struct {
 	name  string
 }{{4e9, "tiny"}, {15e9, "small"}, {45e9, "medium"}, {130e9, "large"}, {usage.MaxCount + 1, "huge"}}
 
-// SizeClassOf returns the size class of a model with so many parameters in total: tiny below 4·10⁹, small below 15·10⁹,
+// sizeClassOf returns the size class of a model with so many parameters in total: tiny below 4·10⁹, small below 15·10⁹,
 // medium below 45·10⁹, large below 130·10⁹, huge from there; "" where the number is not known.
-func SizeClassOf(parameters int64) string {
+func sizeClassOf(parameters int64) string {
 	for _, c := range sizeClasses {
 		if 0 < parameters && parameters < c.below {
 			return c.name
@@ -97,7 +95,7 @@ func SizeClassOf(parameters int64) string {
 	return ""
 }
 
-// SizeClasses lists the names that SizeClassOf returns, small to large.
+// SizeClasses lists the usual size classes, small to large.
 func SizeClasses() []string {
 	names := make([]string, len(sizeClasses))
 	for i, c := range sizeClasses {
@@ -106,21 +104,13 @@ func SizeClasses() []string {
 	return names
 }
 
-// endpoints are what a model may be used for, as records name them.
-var endpoints = []string{"chat", "completions", "embeddings"}
-
-// Serves reports whether the model may be used at an endpoint: "chat", "completions" or "embeddings".
-func (m *Model) Serves(endpoint string) bool {
-	return len(m.Endpoints) == 0 || slices.Contains(m.Endpoints, endpoint)
-}
-
 // Complete returns the model with everything filled in that its operator left out, or every fault that it has.
 func (m Model) Complete() (*Model, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
 	fill(&m.ServedAs, m.Name)
-	fill(&m.SizeClass, SizeClassOf(m.Parameters))
+	fill(&m.SizeClass, sizeClassOf(m.Parameters))
 	fill(&m.MaxOutputTokens, m.ContextTokens)
 	fill(&m.DefaultMaxOutputTokens, m.MaxOutputTokens)
 	fill(&m.InputFactorPPM, million)
@@ -146,11 +136,6 @@ func (m *Model) check() error {
 	for i, name := range m.Engines {
 		if slices.Contains(m.Engines[:i], name) {
 			fault("engine %q is listed twice", name)
-		}
-	}
-	for _, e := range m.Endpoints {
-		if !slices.Contains(endpoints, e) {
-			fault("endpoint %q is none of %s", e, strings.Join(endpoints, ", "))
 		}
 	}
 	if m.ContextTokens < 1 || m.ContextTokens > maxTokens {

@@ -54,7 +54,6 @@ func TestFaults(t *testing.T) {
 	}{
 		{func(m *Model) { m.Engines = nil }, "no engine serves it"},
 		{func(m *Model) { m.Engines = []string{"a", "b", "a"} }, `engine "a" is listed twice`},
-		{func(m *Model) { m.Endpoints = []string{"chat", "rerank"} }, `endpoint "rerank" is none of chat, completions, embeddings`},
 		{func(m *Model) { m.ContextTokens = 0 }, "context_tokens must be from 1 to 1000000000: without it there is no bound"},
 		{func(m *Model) { m.ContextTokens = 1e9 + 1 }, "context_tokens must be from 1 to 1000000000: without it there is no bound"},
 		{func(m *Model) { m.Parameters = -1 }, "parameters is out of range"},
@@ -83,8 +82,8 @@ func TestSizeClassOf(t *testing.T) {
 		-1: "", 0: "", 1: "tiny", 4e9 - 1: "tiny", 4e9: "small", 8.03e9: "small", 15e9: "medium", 32e9: "medium", 45e9: "large", 70.6e9: "large",
 		130e9 - 1: "large", 130e9: "huge", 405e9: "huge", 671e9: "huge",
 	} {
-		if got := SizeClassOf(parameters); got != want {
-			t.Errorf("SizeClassOf(%d) = %q, want %q", parameters, got, want)
+		if got := sizeClassOf(parameters); got != want {
+			t.Errorf("sizeClassOf(%d) = %q, want %q", parameters, got, want)
 		}
 	}
 	if got := strings.Join(SizeClasses(), " "); got != "tiny small medium large huge" {
@@ -117,6 +116,9 @@ func TestBounds(t *testing.T) {
 		{"a body above the context", plain, Shape{BodyBytes: 16 << 20, Messages: 1}, usage.Bounds{Input: 131072, Output: 1000, Joint: 131072}},
 		{"prompts above the context", plain, Shape{BodyBytes: 16 << 20, Prompts: 2, Embedding: true}, usage.Bounds{Input: 2 * 131072}},
 		{"images and audio", media, Shape{BodyBytes: 5100, MediaBytes: 5000, Messages: 1, Images: 2, Audios: 1}, usage.Bounds{Input: 260 + 2000 + 3000, Output: 1000, Joint: 131072}},
+		{"media that nobody counts", media, Shape{BodyBytes: 5100, MediaBytes: 5000, Messages: 1}, usage.Bounds{Input: 5260, Output: 1000, Joint: 131072}},
+		{"more media than there are bytes", media, Shape{BodyBytes: 5100, MediaBytes: 5101, Messages: 1, Audios: 1}, usage.Bounds{Input: 8260, Output: 1000, Joint: 131072}},
+		{"rewritten twice", plain, Shape{BodyBytes: 100, RewrittenBytes: 200, Messages: 1}, usage.Bounds{Input: 860, Output: 1000, Joint: 131072}},
 		{"more tokens than bytes, rounded up", dense, Shape{BodyBytes: 100, Prompts: 1}, usage.Bounds{Input: 151 + 16, Output: 1000, Joint: 131072}},
 		{"an engine that shifts", shift, Shape{BodyBytes: 100, Messages: 1}, usage.Bounds{Input: 260, Output: 1000}},
 	} {
@@ -177,6 +179,7 @@ func TestNoBound(t *testing.T) {
 		{complete(t, base), Shape{Messages: 1, Images: 1}, "The images of this request to m cannot be bounded: the model takes no images."},
 		{complete(t, base), Shape{Messages: 1, Audios: 1}, "The audio of this request to m cannot be bounded: the model takes no audio."},
 		{vast, Shape{BodyBytes: math.MaxInt64, Prompts: math.MaxInt64}, "The input of this request to v cannot be bounded: it is too long."},
+		{vast, Shape{BodyBytes: math.MaxInt64, RewrittenBytes: math.MaxInt64, Messages: math.MaxInt64, Images: math.MaxInt64, Prompts: 2e6}, "The input of this request to v cannot be bounded: it is too long."},
 		{vast, Shape{BodyBytes: 1, Choices: math.MaxInt64}, "The output of this request to v cannot be bounded: it has too many choices."},
 		{vast, Shape{BodyBytes: 1, Choices: 1e6 + 1}, "The output of this request to v cannot be bounded: it has too many choices."},
 	} {
@@ -186,7 +189,7 @@ func TestNoBound(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", c.shape, err, c.want)
 		}
 	}
-	for _, bad := range []Shape{{Messages: -1}, {BodyBytes: 3, MediaBytes: 4}, {BodyBytes: 3, RewrittenBytes: 4}, {MaxOutput: math.MinInt64}} {
+	for _, bad := range []Shape{{Messages: -1}, {MediaBytes: -1}, {MaxOutput: math.MinInt64}} {
 		func() {
 			defer func() {
 				if recover() == nil {

@@ -27,7 +27,8 @@ type backend struct {
 	urls    [3]*url.URL // by engine.Endpoint
 	header  http.Header // what every request carries; read-only
 	// rest is until when the engine is asked last, in Unix nanoseconds: it failed. It is never refused for that.
-	rest atomic.Int64
+	rest    atomic.Int64
+	running atomic.Int64 // requests that it is working on, or was asked to
 }
 
 // restTime is how long an engine that failed is asked last.
@@ -91,15 +92,25 @@ func newBackend(e *catalog.Engine) *backend {
 	return b
 }
 
-// order returns the engines of an offering in the order in which they are asked: those that failed of late come last.
+// order returns the engines of an offering in the order in which they are asked.
 func (f *fleet) order(dst []*backend, engines []*catalog.Engine, now int64) []*backend {
 	all := *f.backends.Load()
-	for _, resting := range []bool{false, true} {
-		for _, e := range engines {
-			if b := all[e.Name]; b != nil && b.rest.Load() > now == resting {
-				dst = append(dst, b)
-			}
+	if len(engines) == 1 { // nothing to choose
+		if b := all[engines[0].Name]; b != nil {
+			dst = append(dst, b)
 		}
+		return dst
+	}
+	var few [8]catalog.Candidate
+	candidates := few[:0]
+	for _, e := range engines {
+		if b := all[e.Name]; b != nil {
+			candidates = append(candidates, catalog.Candidate{Engine: b.Engine, Running: b.running.Load(), Down: b.rest.Load() > now})
+		}
+	}
+	catalog.Order(candidates)
+	for _, c := range candidates {
+		dst = append(dst, all[c.Engine.Name])
 	}
 	return dst
 }

@@ -64,8 +64,17 @@ func (x *exchange) forward() error {
 			speaks = b.dialect
 		}
 		began := x.g.Clock.Now()
+		b.running.Add(1)
 		resp, err := x.roundTrip(b)
 		try := usage.Attempt{Engine: b.Name, Micros: x.g.Clock.Now().Sub(began).Microseconds()}
+		if err == nil {
+			try.Status = resp.StatusCode
+		}
+		if try.Status == http.StatusOK {
+			x.result.Attempts = append(x.result.Attempts, try)
+			return x.served(b, resp) // it is running until the answer is read
+		}
+		b.running.Add(-1)
 		if err != nil {
 			if gone := x.whyCut(); gone != nil {
 				return gone
@@ -74,9 +83,6 @@ func (x *exchange) forward() error {
 			if len(order) == 1 && try.Fault == "reset" {
 				order = append(order, b) // a kept connection that the engine had closed: once more on a fresh one
 			}
-		} else if try.Status = resp.StatusCode; resp.StatusCode == http.StatusOK {
-			x.result.Attempts = append(x.result.Attempts, try)
-			return x.served(b, resp)
 		} else if try.Fault = "status"; !failsOver(resp.StatusCode) {
 			x.result.Attempts = append(x.result.Attempts, try)
 			return x.engineRefused(resp)
@@ -86,6 +92,9 @@ func (x *exchange) forward() error {
 		}
 		b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
 		x.result.Attempts = append(x.result.Attempts, try)
+	}
+	if last := len(x.result.Attempts) - 1; last >= 0 && x.result.Attempts[last].Fault == "timeout" {
+		return refusal.New(refusal.EngineTimeout, "No engine for this model answered in time. Nothing was charged.")
 	}
 	if busy {
 		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "Every engine for this model is busy. Nothing was charged."}
@@ -117,6 +126,7 @@ func (x *exchange) served(b *backend, resp *http.Response) error {
 	form := resp.Header.Get("Content-Type")
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" || !strings.HasPrefix(form, want) {
 		resp.Body.Close()
+		b.running.Add(-1)
 		r.Outcome, r.Fault = usage.Broken, usage.Engine
 		return refusal.New(refusal.EngineUnavailable, "The engine answered in a form that cannot be metered. Nothing was charged.")
 	}

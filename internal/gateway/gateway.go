@@ -150,10 +150,13 @@ func (g *Gateway) cut(why error, which func(*exchange) bool) {
 func (g *Gateway) swapped(_, now *world.Snapshot) {
 	g.rows.Clear()
 	g.fleet.follow(now)
-	g.cut(errRevoked, func(x *exchange) bool {
-		k := now.ByHash(x.key.Hash)
-		return k == nil || k.Revoked || k.Account.Suspended
-	})
+	g.cut(errRevoked, func(x *exchange) bool { return ended(now, x.key) })
+}
+
+// ended reports whether a key may no longer be used.
+func ended(now *world.Snapshot, key *world.Key) bool {
+	k := now.ByHash(key.Hash)
+	return k == nil || k.Revoked || k.Account.Suspended
 }
 
 // endpoint is one row of the allow-list.
@@ -170,7 +173,7 @@ type endpoint struct {
 }
 
 // routes is the allow-list of the data port. Paths are compared byte for byte with the request line: no cleaning, no
-// decoding, no redirects. A path that ends in "/" takes one more segment.
+// decoding, no redirects. A path that ends in "/" takes what follows as one name.
 var routes = []endpoint{
 	{path: "/v1/chat/completions", method: "POST", name: "chat", kind: engine.Chat, content: "messages", metered: "tokens by class", serve: (*exchange).serve},
 	{path: "/v1/completions", method: "POST", name: "completions", kind: engine.Completions, content: "prompt", metered: "tokens by class", serve: (*exchange).serve},
@@ -209,7 +212,7 @@ func find(r *http.Request) (*endpoint, *refusal.Refusal) {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	for i := range routes {
 		ep := &routes[i]
-		if path != ep.path && !(strings.HasSuffix(ep.path, "/") && strings.HasPrefix(path, ep.path) && len(path) > len(ep.path) && !strings.Contains(path[len(ep.path):], "/")) {
+		if name, under := strings.CutPrefix(path, ep.path); path != ep.path && !(under && strings.HasSuffix(ep.path, "/")) || under && name == "" && strings.HasSuffix(ep.path, "/") {
 			continue
 		}
 		if r.Method != ep.method {

@@ -125,13 +125,9 @@ func (q *request) streamOption(m *jsonscan.Member) error {
 	return nil
 }
 
-// part counts what a content part adds to the input beyond its text.
+// part refuses content parts that have no bound. Images and audio are counted by their data.
 func (q *request) part(m *jsonscan.Member) error {
 	switch string(q.at(m.Value)) {
-	case `"image_url"`, `"input_image"`, `"image"`:
-		q.shape.Images++
-	case `"input_audio"`, `"audio_url"`:
-		q.shape.Audios++
 	case `"file"`, `"input_file"`, `"video_url"`, `"video"`:
 		return q.refuse(refusal.NoBound, "messages", "Content parts of this type have no bound here, so their price cannot be held: text, image and audio parts do.")
 	}
@@ -152,13 +148,20 @@ func (q *request) within(m *jsonscan.Member) error {
 		if v := q.at(m.Value); size <= 6 || string(v[:6]) != `"data:` {
 			return q.refuse(refusal.Malformed, "messages", "Remote content is not fetched here: send images and audio as data: URLs.")
 		}
-		q.shape.MediaBytes += size
+		q.media(&q.shape.Images, size)
 	case "data":
 		if m.Depth == 6 { // messages[i].content[j].input_audio.data
-			q.shape.MediaBytes += size
+			q.media(&q.shape.Audios, size)
 		}
 	}
 	return nil
+}
+
+// media takes a string out of the text, and counts it as one image or audio instead: what is taken out is always paid for
+// as something else, whatever the part around it says that it is.
+func (q *request) media(count *int64, size int64) {
+	q.shape.MediaBytes += size
+	*count++
 }
 
 // clip shortens a name for a message.

@@ -26,6 +26,7 @@ func contextCause(ctx context.Context) error { return context.Cause(ctx) }
 // finish, once it is settled.
 func (x *exchange) relay() {
 	defer x.answer.Body.Close()
+	defer x.answer.backend.running.Add(-1)
 	r := &x.result
 	o := meter.Options{
 		Prompts: int(x.req.shape.Prompts), Choices: int(x.req.shape.Choices),

@@ -76,7 +76,7 @@ type setup struct {
 
 var secrets = map[string]string{
 	"env:GOOD": "good-key-0123456789abcdef", "env:SMALL": "small-key-0123456789abcdef", "env:EMPTY": "empty-key-0123456789abcdef",
-	"env:SLOW": "slow-key-0123456789abcdef", "env:FAR": "far-key-0123456789abcdef", "env:PACED": "paced-key-0123456789abcdef",
+	"env:OWN": "own-key-0123456789abcdef", "env:SLOW": "slow-key-0123456789abcdef", "env:FAR": "far-key-0123456789abcdef", "env:PACED": "paced-key-0123456789abcdef",
 }
 
 func (s *setup) resources() string {
@@ -313,4 +313,25 @@ func newEngine(t *testing.T) *sim.Engine {
 	e := sim.NewEngine(sim.EngineOptions{Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }})
 	t.Cleanup(e.Close)
 	return e
+}
+
+// serving starts an engine of one handler.
+func serving(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // net/http notices a client that leaves only once the body is read
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		h(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func (r *rig) recordID(p reply) usage.ID {
+	r.t.Helper()
+	id, err := usage.ParseID(p.id())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return id
 }

@@ -133,6 +133,10 @@ func (x *exchange) authenticate() error {
 	x.g.mu.Lock()
 	x.g.active[x] = struct{}{}
 	x.g.mu.Unlock()
+	// From here on a change of the world finds this request. One that came between the look-up and now has not.
+	if now := x.g.World.Current(); now != x.snap && ended(now, key) {
+		return refusal.New(refusal.KeyRevoked, "This API key has been revoked.")
+	}
 	return nil
 }
 

@@ -44,8 +44,9 @@ func NewHasher(pepper [32]byte, random io.Reader) *Hasher {
 	return &Hasher{newMAC(derive("key hash")), newMAC(derive("pseudonym")), newMAC(derive("nonce")), seal, random}
 }
 
-// Mint makes a new key from the hasher's source of random bytes.
-func (h *Hasher) Mint() (secret, public string, err error) { return Mint(h.random) }
+// Mint makes a new key: the secret, which is shown once and never stored, and the public id under which records, tables
+// and messages speak of it.
+func (h *Hasher) Mint() (secret, public string, err error) { return mint(h.random) }
 
 // Hash returns the keyed hash of a key's whole text, by which it is stored and looked up. It does not allocate.
 func (h *Hasher) Hash(secret []byte) [32]byte { return sum(&h.keys, secret) }

@@ -41,7 +41,7 @@ func Authenticate(s *world.Snapshot, h *Hasher, authorization, xAPIKey string) (
 	}
 	key := s.ByHash(sum(&h.keys, secret))
 	switch {
-	case key == nil && CheckText(secret) != nil:
+	case key == nil && checkText(secret) != nil:
 		return nil, refusal.New(refusal.InvalidKey, "Incorrect API key: "+errMistyped.Error()+".")
 	case key == nil:
 		return nil, refusal.New(refusal.InvalidKey, "Incorrect API key: it is not known here.")

@@ -22,9 +22,9 @@ const (
 // keyDigits is Crockford's base 32 in lower case: no i, l, o, u.
 const keyDigits = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// Mint makes a new key from 42 random bytes: the secret, which is shown once and never stored, and the public id
+// mint makes a new key from 42 random bytes: the secret, which is shown once and never stored, and the public id
 // under which records, tables and messages speak of it.
-func Mint(random io.Reader) (secret, public string, err error) {
+func mint(random io.Reader) (secret, public string, err error) {
 	var b [publicLen + secretLen]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return "", "", fmt.Errorf("cannot mint a key: %w", err)
@@ -48,13 +48,13 @@ func check(text string) string {
 
 var errMistyped = errors.New("the key is cut or mistyped: copy it again, whole")
 
-// CheckText tells whether a key that looks like one of ours has been cut or mistyped. It only makes for a better message:
+// checkText tells whether a key that looks like one of ours has been cut or mistyped. It only makes for a better message:
 // a key is known by its hash, whatever it looks like. The error does not show the key.
-func CheckText(secret string) error {
+func checkText(secret string) error {
 	if !strings.HasPrefix(secret, keyPrefix) {
 		return nil
 	}
-	if len(secret) != mintedLen || check(secret[:checkedLen]) != secret[checkedLen+1:] {
+	if len(secret) != mintedLen || secret != secret[:checkedLen]+"-"+check(secret[:checkedLen]) {
 		return errMistyped
 	}
 	return nil

@@ -11,13 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"talea/internal/account"
 	"talea/internal/ledger"
-	"talea/internal/money"
 	"talea/internal/period"
 	"talea/internal/quota"
 	"talea/internal/store/sqlite"
-	"talea/internal/usage"
 )
 
 // BenchmarkHoldSettle is one request's whole way through the ledger on a real file: a durable hold and a durable
@@ -29,27 +26,12 @@ func BenchmarkHoldSettle(b *testing.B) {
 }
 
 func benchHoldSettle(b *testing.B, clients int) {
-	dir := b.TempDir()
-	store, err := sqlite.Open(dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	l, err := ledger.Open(store, ledger.Options{Clock: wallClock{}, Wait: time.Second})
-	if err != nil {
-		b.Fatal(err)
-	}
-	most := money.Units(1_000_000_000_000_000)
-	if err := l.Publish(context.Background(), ledger.Publication{Limits: []quota.Limit{
-		limitOn(acme, "acme", quota.Money, period.Month, amount(b, "1000000000")),
-		limitOn(research, "acme/research", quota.Tokens, period.Day, most),
-		limitOn(chat, "acme/research/chat", quota.RequestCount, period.Hour, most),
-	}}); err != nil {
-		b.Fatal(err)
-	}
-	minter, row, subj := usage.NewMinter(1), priceRow(b), subject(acme, chat, "acme/research/chat")
-	chain := []account.ID{acme, research, chat}
-	bounds := usage.Bounds{Input: 900, Output: 512}
-	most = ceiling(b, bounds, row)
+	r := unopened(b)
+	r.opt = ledger.Options{Clock: wallClock{}, Wait: time.Second}
+	r.open()
+	most := units(1_000_000_000_000_000)
+	r.publish(limitOn(acme, quota.Money, period.Month, eur("1000000000")), limitOn(research, quota.Tokens, period.Day, most), limitOn(chat, quota.RequestCount, period.Hour, most))
+	template := r.ask(900, 512)
 
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -60,11 +42,11 @@ func benchHoldSettle(b *testing.B, clients int) {
 	for range clients {
 		group.Go(func() {
 			for left.Add(-1) >= 0 {
-				ask := &ledger.Ask{Admission: usage.Admission{ID: minter.Mint(time.Now()), Subject: subj, Endpoint: "chat", Stream: true, Bounds: bounds},
-					Org: acme, Chain: chain, Row: row, Money: most}
-				h, err := l.Hold(context.Background(), ask)
+				ask := *template
+				ask.ID = r.minter.Mint(time.Now())
+				h, err := r.l.Hold(context.Background(), &ask)
 				if err == nil {
-					_, err = l.Settle(h, completed(312, 188))
+					_, err = r.l.Settle(h, completed(312, 188))
 				}
 				if err != nil {
 					b.Error(err)
@@ -76,10 +58,10 @@ func benchHoldSettle(b *testing.B, clients int) {
 	group.Wait()
 	b.StopTimer()
 	b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-µs/op")
-	if err := l.Close(); err != nil {
+	if err := r.l.Close(); err != nil {
 		b.Fatal(err)
 	}
-	info, err := os.Stat(filepath.Join(dir, sqlite.FileName)) // Close has brought the log into the file
+	info, err := os.Stat(filepath.Join(r.dir, sqlite.FileName)) // Close has brought the log into the file
 	if err != nil {
 		b.Fatal(err)
 	}

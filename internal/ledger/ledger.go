@@ -122,13 +122,6 @@ type limit struct {
 	current *balance
 }
 
-// wakeAll lets everybody who waits for this limit be judged anew.
-func (lim *limit) wakeAll(l *Ledger) {
-	if lim.current != nil {
-		l.serve(lim.current)
-	}
-}
-
 func (lim *limit) change(want quota.Limit) {
 	if lim.Zone != want.Zone {
 		lim.current = nil // the next period is compiled in the new zone

@@ -45,17 +45,23 @@ func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 		return l.unavailable()
 	}
 	at := l.now()
+	var waited []*balance
 	wanted := make(map[string]bool, len(limits))
 	for i := range limits {
 		wanted[limits[i].Key()] = true
 		o := l.organisation(limits[i].Org)
-		l.setLimit(o, at, &limits[i])
+		waited = append(waited, l.setLimit(o, at, &limits[i]))
 	}
 	for _, o := range l.sortedOrgs() {
 		for _, lim := range o.limitList {
 			if !lim.removed && !wanted[lim.Key()] {
-				l.removeLimit(o, at, lim)
+				waited = append(waited, l.removeLimit(o, at, lim))
 			}
+		}
+	}
+	for _, b := range waited { // only now: nobody is judged by half of a publication
+		if b != nil {
+			l.serve(b)
 		}
 	}
 	l.pending.Objects = append(l.pending.Objects, p.Objects...)
@@ -102,25 +108,30 @@ func checkLimit(lim *quota.Limit) error {
 	return nil
 }
 
-// setLimit defines a limit or changes its amount or label. The caller holds l.mu.
-func (l *Ledger) setLimit(o *org, at time.Time, want *quota.Limit) {
+// setLimit defines a limit or changes its amount or label. It returns the balance whose waiters are to be judged anew,
+// nil for none. The caller holds l.mu.
+func (l *Ledger) setLimit(o *org, at time.Time, want *quota.Limit) (waited *balance) {
 	lim := o.limitByKey[want.Key()]
 	if lim == nil {
 		lim = o.addLimit(int64(len(o.limitList))+1, *want)
 	} else if !lim.removed && lim.Amount == want.Amount && lim.Path == want.Path && lim.Zone == want.Zone {
-		return
+		return nil
 	} else {
+		waited = lim.current
 		lim.change(*want)
 	}
-	b := l.begin(o, KindLimit, at, 0)
-	l.end(o, KindLimit, 0, appendLimit(b, lim))
-	lim.wakeAll(l)
+	l.writeLimit(o, at, lim)
+	return waited
 }
 
-// removeLimit takes a limit out of force; what was used of it is kept. The caller holds l.mu.
-func (l *Ledger) removeLimit(o *org, at time.Time, lim *limit) {
+// removeLimit takes a limit out of force; what was used of it is kept. It returns what setLimit returns. The caller holds l.mu.
+func (l *Ledger) removeLimit(o *org, at time.Time, lim *limit) *balance {
 	lim.removed = true
+	l.writeLimit(o, at, lim)
+	return lim.current
+}
+
+func (l *Ledger) writeLimit(o *org, at time.Time, lim *limit) {
 	b := l.begin(o, KindLimit, at, 0)
 	l.end(o, KindLimit, 0, appendLimit(b, lim))
-	lim.wakeAll(l)
 }

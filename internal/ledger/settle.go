@@ -116,11 +116,15 @@ func (l *Ledger) billed(h *Hold) usage.Counts {
 	if c.Empty() {
 		return c
 	}
-	over := clamp(&c, inputLeaves, h.Bounds.Input)
+	in, joint := h.Bounds.Input, h.Bounds.Joint
+	if joint > 0 {
+		in = min(in, joint)
+	}
+	over := clamp(&c, inputLeaves, in)
 	l.leaked.Input += over
 	overOut := clamp(&c, outputLeaves, h.Bounds.Output)
-	if h.Bounds.Joint > 0 {
-		overOut += clamp(&c, outputLeaves, max(0, h.Bounds.Joint-c.Input()))
+	if joint > 0 {
+		overOut += clamp(&c, outputLeaves, joint-c.Input())
 	}
 	l.leaked.Output += overOut
 	if over+overOut > 0 {

@@ -440,6 +440,7 @@ func FuzzFeed(f *testing.F) {
 	}
 	f.Add([]byte("\xEF\xBB\xBFdata: {\"usage\":{},\r\ndata:\"choices\":[{}]\r}\r\r\n:\r\ndata"), []byte{0}, uint8(0))
 	f.Add([]byte("data: {\"error\":null,\"usage\":null,\"timings\":{\"predicted_n\":3}}\r\n\r\n"), []byte{1, 0}, uint8(2))
+	f.Add([]byte(`data: {"choices":[1,{"a" 2}],"usage":{"prompt_tokens":1,"completion_tokens":1},"timings":{"predicted_n":1}}`+"\n\n"), []byte{7}, uint8(0))
 	f.Fuzz(func(t *testing.T, in, cuts []byte, options uint8) {
 		if len(cuts) == 0 {
 			cuts = []byte{0}
@@ -450,6 +451,13 @@ func FuzzFeed(f *testing.F) {
 			parts, partsState := split(d, o, in, cuts)
 			if !bytes.Equal(whole, parts) || state != partsState {
 				t.Fatalf("%s: cut up by %v\n  whole %q %s\n  parts %q %s", d.Name, cuts, whole, state, parts, partsState)
+			}
+			g := NewGather(d, o, 1<<16)
+			if ev, err := g.Feed(in); ev == Finished && err == nil {
+				r := g.Report()
+				if body := g.Body(nil, &r.Counts, Cost{"1", "EUR"}); ReadAnswer(d, body, Options{}).Failed {
+					t.Fatalf("%s: gathered %q", d.Name, body)
+				}
 			}
 			if !subsequence(bytes.TrimRight(whole, "\n"), in) {
 				t.Fatalf("%s: relayed %q of %q", d.Name, whole, in)

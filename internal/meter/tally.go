@@ -105,7 +105,7 @@ func (t *tally) running(index int, r engine.Report, what content) {
 	if !r.Tokens.Known() {
 		return
 	}
-	c := &t.choices[index]
+	c, _ := t.at(int64(index))
 	before := max(0, c.run[engine.Output])
 	for part, n := range r.Tokens {
 		if n < c.run[part] && n != engine.Unknown {

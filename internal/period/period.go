@@ -84,11 +84,7 @@ func Of(w Window, loc *time.Location, at time.Time) Period {
 	}
 	first := firstDay(w, dateOf(at.In(loc)))
 	start := dayStart(loc, first)
-	// Where a zone turns its clocks back over midnight the local date goes back as well; the period does not.
-	for at.Before(start) {
-		first = firstDay(w, first.AddDate(0, 0, -1))
-		start = dayStart(loc, first)
-	}
+	// Where a zone turns its clocks back over midnight, the local date goes back as well; the period does not.
 	for {
 		next := nextFirst(w, first)
 		end := dayStart(loc, next)
@@ -151,52 +147,61 @@ func label(w Window, first time.Time) string {
 	return first.Format("2006")
 }
 
-// farEast is more than any zone has ever been ahead of UTC.
-const farEast = 26 * time.Hour
+// farthest is more than any zone has ever been off UTC, in seconds.
+const farthest = 16 * 3600
 
 // dayStart returns the first instant whose local date is the given one or later. time.Date does not: of a midnight that
 // the zone skips or has twice it returns one of two instants, and does not say which.
 func dayStart(loc *time.Location, date time.Time) time.Time {
-	at := date.Add(-farEast)
-	for {
-		_, offset := at.In(loc).Zone()
-		_, end := at.In(loc).ZoneBounds() // of the stretch of time with this offset; zero where it has no end
-		midnight := date.Add(-time.Duration(offset) * time.Second)
-		if midnight.Before(at) {
-			midnight = at // the change of the clocks at the beginning of this stretch went over midnight
+	utc := date.Unix()
+	from, to := utc-farthest, utc+farthest
+	before, after := offset(loc, from), offset(loc, to)
+	midnight := utc - before
+	if before != after {
+		if change := changeOf(loc, from, to); midnight >= change {
+			midnight = max(change, utc-after) // change: it went over midnight
 		}
-		if end.IsZero() || midnight.Before(end) {
-			return midnight.UTC()
-		}
-		at = end
 	}
+	return time.Unix(midnight, 0).UTC()
 }
 
-// hourOf returns the hour of the zone's clock that contains at. An hour ends early where the clocks change in it, so that
+// hourOf returns the hour of the zone's clock that contains at. An hour is cut where the clocks change in it, so that
 // each has one offset from UTC, which its label tells.
 func hourOf(loc *time.Location, at time.Time) Period {
-	local := at.In(loc)
-	_, offset := local.Zone()
-	into := (local.Unix() + int64(offset)) % 3600
+	now := at.Unix()
+	this := offset(loc, now)
+	into := (now + this) % 3600
 	if into < 0 {
 		into += 3600
 	}
-	start := time.Unix(local.Unix()-into, 0)
-	end := start.Add(time.Hour)
-	if from, to := local.ZoneBounds(); changes(loc, from) && from.After(start) {
-		start = from
-	} else if changes(loc, to) && to.Before(end) {
-		end = to
+	start := now - into
+	end := start + 3600
+	if offset(loc, start) != this {
+		start = changeOf(loc, start, now)
 	}
-	return Period{local.Format("2006-01-02T15-07:00"), start.UTC(), end.UTC()}
+	if offset(loc, end-1) != this {
+		end = changeOf(loc, now, end-1)
+	}
+	return Period{at.In(loc).Format("2006-01-02T15-07:00"), time.Unix(start, 0).UTC(), time.Unix(end, 0).UTC()}
 }
 
-// changes reports whether the zone's offset changes at that instant; at some only its name does.
-func changes(loc *time.Location, at time.Time) bool {
-	if at.IsZero() {
-		return false
+// offset is what the zone's clock is ahead of UTC at a Unix time, in seconds.
+func offset(loc *time.Location, unix int64) int64 {
+	_, seconds := time.Unix(unix, 0).In(loc).Zone()
+	return int64(seconds)
+}
+
+// changeOf returns the first second after from with another offset than from's, given that to, later, has another. No
+// zone changes its clocks twice in so short a time. It searches, because Time.ZoneBounds is wrong at the end of leap
+// years beyond a zone's table: Berlin on 2040-12-31 "ends" at its own midnight.
+func changeOf(loc *time.Location, from, to int64) int64 {
+	first := offset(loc, from)
+	for to-from > 1 {
+		if middle := from + (to-from)/2; offset(loc, middle) == first {
+			from = middle
+		} else {
+			to = middle
+		}
 	}
-	_, before := at.Add(-1).In(loc).Zone()
-	_, after := at.In(loc).Zone()
-	return before != after
+	return to
 }

@@ -85,15 +85,6 @@ func Parse(file string, text []byte) (*Document, error) {
 	return doc, errs.Err()
 }
 
-// Sections returns the names of the sections, in the order of the file.
-func (d *Document) Sections() []string {
-	names := make([]string, len(d.sections))
-	for i, s := range d.sections {
-		names[i] = s.name
-	}
-	return names
-}
-
 // Section returns the items of a section, in the order of the file; none where the file has no such section.
 func (d *Document) Section(name string) []Node {
 	for _, s := range d.sections {

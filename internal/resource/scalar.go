@@ -82,7 +82,7 @@ func (d *decoder) scalar(n *yaml.Node, name string, v reflect.Value) bool {
 		if text, ok := d.text(n, name, `"file:PATH" or "env:NAME"`); ok {
 			if !secretForm.MatchString(text) {
 				d.fail(n, `%q must be "file:PATH" or "env:NAME"; a secret itself does not belong in a resource file`, name)
-				text = ""
+				return true // without the value, which must not go further
 			}
 			v.Set(reflect.ValueOf(Secret{text, posOf(d.file, n)}))
 		}

@@ -105,6 +105,7 @@ func (d *draft) buildAccount(it *item, books map[string][]*price.Book) {
 	a.Rated = a.Requests.PerMinute > 0 || a.TokenRate.PerMinute > 0
 	if b.Book != "" && a.Books == nil {
 		d.fault(it.ref(), "%s", d.unknown(kindBook, b.Book))
+		a.Books = []*price.Book{} // not nil: the accounts and keys below have nothing wrong with them
 	}
 	if path := a.Path.Parent(); path != "" {
 		if a.Parent = s.byPath[path]; a.Parent == nil {
@@ -112,7 +113,7 @@ func (d *draft) buildAccount(it *item, books map[string][]*price.Book) {
 		}
 	}
 	d.inherit(it, a, b)
-	if b.Book != "" && a.Books != nil && a.Books[0].Currency != a.Currency {
+	if b.Book != "" && len(a.Books) > 0 && a.Books[0].Currency != a.Currency && a.Currency != "" {
 		d.fault(it.ref(), "price book %q is in %s, the account in %s", b.Book, a.Books[0].Currency, a.Currency)
 	}
 	for _, name := range b.Models {
@@ -141,7 +142,7 @@ func (d *draft) inherit(it *item, a *Account, b *accountBody) {
 	if up := a.Parent; up != nil {
 		a.Chain, a.IDs = slices.Clone(up.Chain), slices.Clone(up.IDs)
 		// The limits of an organisation count the money of everything below it, in one currency and one calendar.
-		if a.Currency != "" && a.Currency != up.Currency {
+		if a.Currency != "" && up.Currency != "" && a.Currency != up.Currency {
 			d.fault(it.ref(), "currency is %s, but that of its organisation is %s: an organisation has one", a.Currency, up.Currency)
 		}
 		if a.Zone != "" && a.Zone != up.Zone {
@@ -237,7 +238,7 @@ func (d *draft) buildKey(it *item) {
 		return
 	}
 	k.Account.Project = true
-	if len(k.Account.Books) == 0 {
+	if k.Account.Books == nil {
 		d.fault(it.ref(), "account %q has no price_book, nor has one above it: nothing can be used with the key", b.Account)
 	}
 	if other := s.byHash[k.Hash]; other != nil {

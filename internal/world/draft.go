@@ -3,12 +3,9 @@ package world
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"talea/internal/catalog"
@@ -50,10 +47,10 @@ func (d *draft) put(it *item, pos resource.Pos) {
 		key.stamp(before, d.now)
 		it.write()
 	}
-	change := Change{Action: Unchanged, Kind: ref.Kind, Name: ref.Name}
+	change := Change{Action: unchanged, Kind: ref.Kind, Name: ref.Name}
 	switch {
 	case !live:
-		change.Action = Create
+		change.Action = created
 		d.lastID[ref.Kind]++
 		it.ID, it.ManagedBy = d.lastID[ref.Kind], d.managedBy
 	case bytes.Equal(old.Body, it.Body):
@@ -62,7 +59,7 @@ func (d *draft) put(it *item, pos resource.Pos) {
 		d.fault(ref, "it is managed by %s and cannot be changed by %s", old.ManagedBy, d.managedBy)
 		return
 	default:
-		change.Action, change.Detail = Update, difference(ref.Kind, old.Body, it.Body)
+		change.Action, change.Detail = updated, difference(ref.Kind, old.Body, it.Body)
 		it.ID, it.ManagedBy = old.ID, old.ManagedBy
 	}
 	d.items[ref] = it
@@ -71,7 +68,7 @@ func (d *draft) put(it *item, pos resource.Pos) {
 
 // record takes a change into the plan. Versions of price books are archived, and shown as a change of their book.
 func (d *draft) record(c Change) {
-	if c.Action != Unchanged {
+	if c.Action != unchanged {
 		d.changed[ledger.ObjectRef{Kind: c.Kind, Name: c.Name}] = true
 	}
 	if c.Kind != kindVersion {
@@ -88,7 +85,7 @@ func (d *draft) prune() {
 				continue
 			}
 			d.items[ref] = &item{Object: ledger.Object{Kind: ref.Kind, Name: ref.Name, ID: old.ID, ManagedBy: old.ManagedBy}}
-			d.record(Change{Action: Delete, Kind: ref.Kind, Name: ref.Name})
+			d.record(Change{Action: deleted, Kind: ref.Kind, Name: ref.Name})
 		}
 	}
 }
@@ -157,96 +154,4 @@ func (d *draft) note(file []wanted) {
 			}
 		}
 	}
-}
-
-// Action is what happens to an object.
-type Action string
-
-// Actions.
-const (
-	Create    Action = "create"
-	Update    Action = "update"
-	Delete    Action = "delete"
-	Unchanged Action = "unchanged"
-)
-
-// Change is one line of a plan.
-type Change struct {
-	Action Action `json:"action"`
-	Kind   string `json:"kind"` // "engine", "model", "price_book", "account", "key"
-	Name   string `json:"name"` // path of an account
-	Detail string `json:"detail,omitempty"`
-}
-
-// Plan is what applying a source does to the world.
-type Plan struct {
-	Changes []Change `json:"changes"`         // by kind in the order of their building, then by name; unchanged objects of the source included
-	Notes   []string `json:"notes,omitempty"` // what is allowed and probably not meant
-}
-
-// Empty reports whether nothing changes.
-func (p *Plan) Empty() bool {
-	return !slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Action != Unchanged })
-}
-
-// String returns the plan for people: a line for each change, the notes, and the sums.
-func (p *Plan) String() string {
-	var b strings.Builder
-	count := map[Action]int{}
-	for _, c := range p.Changes {
-		count[c.Action]++
-		if c.Action == Unchanged {
-			continue
-		}
-		fmt.Fprintf(&b, "%-6s  %-10s  %s", c.Action, c.Kind, c.Name)
-		if c.Detail != "" {
-			fmt.Fprintf(&b, "  (%s)", c.Detail)
-		}
-		b.WriteByte('\n')
-	}
-	for _, note := range p.Notes {
-		fmt.Fprintf(&b, "note: %s\n", note)
-	}
-	fmt.Fprintf(&b, "%d to create, %d to update, %d to delete, %d unchanged\n", count[Create], count[Update], count[Delete], count[Unchanged])
-	return b.String()
-}
-
-// order sorts the changes.
-func (p *Plan) order() {
-	slices.SortStableFunc(p.Changes, func(a, b Change) int {
-		return cmp.Or(slices.Index(kinds, a.Kind)-slices.Index(kinds, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
-}
-
-// plain are the members of bodies whose values say nothing to people, or must not be shown, and what to call them.
-var plain = map[string]string{"hash": "another secret", "api_key_sealed": "another api_key", "created": "", "public": "", "versions": "another version"}
-
-// difference says which members of two bodies differ, and how, where that is short.
-func difference(kind string, old, now []byte) string {
-	var before, after map[string]json.RawMessage
-	if json.Unmarshal(old, &before) != nil || json.Unmarshal(now, &after) != nil {
-		panic("world: a stored " + kind + " is no JSON object")
-	}
-	names := map[string]bool{}
-	for name := range before {
-		names[name] = true
-	}
-	for name := range after {
-		names[name] = true
-	}
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		was, is := string(before[name]), string(after[name])
-		called, hidden := plain[name]
-		switch {
-		case was == is || hidden && called == "":
-		case hidden:
-			parts = append(parts, called)
-		case len(was)+len(is) > 80:
-			parts = append(parts, name)
-		default:
-			parts = append(parts, fmt.Sprintf("%s: %s → %s", name, cmp.Or(was, "none"), cmp.Or(is, "none")))
-		}
-	}
-	return strings.Join(parts, ", ")
 }

@@ -57,7 +57,6 @@ type modelSpec struct {
 	Name             string           `yaml:"name,required"`
 	ServedAs         string           `yaml:"served_as"`
 	Engines          []string         `yaml:"engines,required"`
-	Endpoints        []string         `yaml:"endpoints"`
 	Parameters       resource.Decimal `yaml:"parameters"`
 	ActiveParameters resource.Decimal `yaml:"active_parameters"`
 	SizeClass        string           `yaml:"size_class"`
@@ -293,7 +292,7 @@ func checkURL(text string) error {
 func (r *reader) model(s *modelSpec) *catalog.Model {
 	r.named(s.Pos, s.Name)
 	m := &catalog.Model{
-		Name: s.Name, ServedAs: s.ServedAs, Engines: s.Engines, Endpoints: s.Endpoints, SizeClass: s.SizeClass, ContextTokens: s.ContextTokens,
+		Name: s.Name, ServedAs: s.ServedAs, Engines: s.Engines, SizeClass: s.SizeClass, ContextTokens: s.ContextTokens,
 		MaxOutputTokens: s.MaxOutput, DefaultMaxOutputTokens: s.DefaultMaxOutput, MessageTokens: s.MessageTokens, TemplateTokens: s.TemplateTokens,
 		ImageTokens: s.ImageTokens, AudioTokens: s.AudioTokens, ContextShift: s.ContextShift, Family: s.Family, Revision: s.Revision,
 		Quantisation: s.Quantisation, Tokenizer: s.Tokenizer,
@@ -304,8 +303,10 @@ func (r *reader) model(s *modelSpec) *catalog.Model {
 		const femtoPerPPM = 1_000_000_000
 		a, err := money.ParseAmount(d.Text) // as exact as money, and six decimals are what a factor has
 		femto, fits := a.Int64()
-		if m.InputFactorPPM = femto / femtoPerPPM; err != nil || !fits || femto%femtoPerPPM != 0 || femto <= 0 {
+		if err != nil || !fits || femto%femtoPerPPM != 0 || femto <= 0 {
 			r.fail(d.Pos, "model %q: tokens_per_byte must be above 0, with at most 6 decimals", s.Name)
+		} else {
+			m.InputFactorPPM = femto / femtoPerPPM
 		}
 	}
 	if _, err := m.Complete(); err != nil {

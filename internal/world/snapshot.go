@@ -89,15 +89,15 @@ func (o *Offer) At(t time.Time) *Offer {
 }
 
 var (
-	// ErrModelNotFound says that a model does not exist, or not for this account: not allowed, or not in its price book.
-	ErrModelNotFound = errors.New("model not found")
+	// errModelNotFound says that a model does not exist, or not for this account: not allowed, or not in its price book.
+	errModelNotFound = errors.New("model not found")
 	// ErrResidency says that no engine of the model stands where the account's data may go.
 	ErrResidency = errors.New("no engine in an allowed region")
 )
 
 // Offer returns what the key may use under the name of a model, under the first version of its price book; At finds the
-// one in force. It is built once and shared; a call after the first neither locks nor allocates. The errors are
-// ErrModelNotFound and ErrResidency.
+// one in force. It is built once and shared; a call after the first neither locks nor allocates. The error is
+// ErrResidency, or else the model does not exist for this account: unknown, not allowed and not priced are the same.
 func (k *Key) Offer(model string) (*Offer, error) {
 	if known := k.offers.Load(); known != nil {
 		if o := (*known)[model]; o != nil {
@@ -112,7 +112,7 @@ func (k *Key) offer(name string) (*Offer, error) {
 	s, a := k.snapshot, k.Account
 	m := s.models[name]
 	if m == nil || !a.may(name) || !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return priced(b, m) }) {
-		return nil, ErrModelNotFound
+		return nil, errModelNotFound
 	}
 	var engines []*catalog.Engine
 	for _, e := range m.Engines {
@@ -216,9 +216,6 @@ func (s *Snapshot) Models() []*catalog.Model {
 	}
 	return list
 }
-
-// Books returns all price books by name; several of one name are versions that follow each other in time.
-func (s *Snapshot) Books() []*price.Book { return s.books }
 
 // versions returns the books of a body.
 func (s *Snapshot) versions(b *bookBody) []*price.Book {

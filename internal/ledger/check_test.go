@@ -1,0 +1,445 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"talea/internal/account"
+	"talea/internal/money"
+	"talea/internal/period"
+	"talea/internal/price"
+	"talea/internal/quota"
+	"talea/internal/usage"
+)
+
+// memory is a store's content, to be read by Check and spoilt by a test.
+type memory struct {
+	epoch, lastAt int64
+	entries       []EntryRow
+	heads         []HeadRow
+	balances      []BalanceRow
+	usage         []UsageRow
+}
+
+func (m *memory) Snapshot(v *Visitor) error {
+	err := v.Meta(m.epoch, m.lastAt)
+	err = firstError(err, m.entries, v.Entry)
+	err = firstError(err, m.heads, v.Head)
+	err = firstError(err, m.balances, v.Balance)
+	return firstError(err, m.usage, v.Usage)
+}
+
+func firstError[T any](err error, rows []T, visit func(T) error) error {
+	for i := 0; i < len(rows) && err == nil; i++ {
+		err = visit(rows[i])
+	}
+	return err
+}
+
+func (m *memory) Derive(fold func(func(func(EntryRow) error) error) (*Batch, error)) error {
+	b, err := fold(func(visit func(EntryRow) error) error { return firstError(nil, m.entries, visit) })
+	if err == nil {
+		m.heads, m.balances, m.usage = b.Heads, b.Balances, b.Usage
+	}
+	return err
+}
+
+// script is a short log of one request. A test spoils one thing in it; the chain is made over what comes of that, so that
+// only the rule in question can notice.
+type script struct {
+	org     account.ID
+	request usage.ID
+	chain   []account.ID
+	row     price.Row
+	limits  []limit
+	spans   []span
+	hold    Hold
+	extends []extension
+	marks   []usage.Counts // checkpoints
+	kind    Kind           // of the settlement; 0: none
+	result  usage.Record
+	epochs  [2]int64     // of the hold and the settlement
+	at      [2]time.Time // of the hold and the settlement
+	holds   int          // how often it is held
+	settles int          // and settled
+	early   *limit       // a limit that is published while the hold is open
+	bytes   func(n int, e *EntryRow)
+}
+
+type extension struct {
+	more usage.Bounds
+	cost amount
+	held []touch
+}
+
+var (
+	monday = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	sunday = monday.AddDate(0, 0, -1)
+)
+
+// stand is what a hold holds of a limit in a period, by their numbers.
+func stand(lim, per, n int64) touch {
+	return touch{&balance{limit: &limit{num: lim}, period: &span{num: per}}, money.Units(n)}
+}
+
+func honest() *script { return honestOf(7, 99) }
+
+// honestOf is a script in which everything is right: 400 + 300 tokens of 1000 + 500, at 1 and 2 femto-units each.
+func honestOf(org account.ID, request usage.ID) *script {
+	s := &script{
+		org: org, request: request, chain: []account.ID{org, 8}, kind: KindSettle, holds: 1, settles: 1,
+		epochs: [2]int64{1, 1}, at: [2]time.Time{monday, monday.Add(time.Second)},
+	}
+	s.row = price.Row{ID: "public@0123456789abcdef/m", Multiplier: 1_000_000, Minimum: money.Units(1100)}
+	for m, n := range map[usage.Meter]int64{usage.InputUncached: 1, usage.InputCacheRead: 1, usage.OutputContent: 2} {
+		s.row.Rates[m], s.row.Has[m] = rateOf(n), true
+	}
+	for i, l := range []quota.Limit{
+		{Account: org, Measure: quota.Money, Amount: money.Units(2000)},
+		{Account: 8, Measure: quota.Tokens, Amount: money.Units(1400), SizeClass: "small"},
+		{Account: 8, Measure: quota.Tokens, Model: "other"},
+		{Account: 8, Measure: quota.RequestCount, Amount: money.Units(1), Model: "m"},
+	} {
+		l.Org, l.Path, l.Window, l.Zone = org, "acme/chat", period.Day, "UTC"
+		s.limits = append(s.limits, limit{num: int64(i) + 1, Limit: l})
+	}
+	for i, at := range []time.Time{sunday, monday} {
+		start := at.Truncate(24 * time.Hour)
+		s.spans = append(s.spans, span{num: int64(i) + 1, window: period.Day, zone: "UTC", Period: period.Period{Label: "day", Start: start, End: start.AddDate(0, 0, 1)}})
+	}
+	s.hold = Hold{subject: 1, rowNum: 1, touched: []touch{stand(1, 2, 2000), stand(2, 2, 1400), stand(4, 2, 1)}}
+	s.hold.Bounds, s.hold.Record.Hold = usage.Bounds{Input: 1000, Output: 500, Joint: 1400}, money.Units(2000)
+	r := &s.result
+	r.Source, r.Outcome, r.Delivered = usage.EngineFinal, usage.Completed, 300
+	for m, n := range map[usage.Meter]int64{usage.InputUncached: 300, usage.InputCacheRead: 100, usage.OutputContent: 300} {
+		r.Counts.Set(m, n)
+		r.Billed.Set(m, n)
+	}
+	r.Billed.Set(usage.Requests, 1)
+	r.Lines = []usage.Line{
+		{Meter: usage.InputUncached, Quantity: 300, UnitPrice: rateOf(1), Amount: money.Units(300)},
+		{Meter: usage.InputCacheRead, Quantity: 100, UnitPrice: rateOf(1), Amount: money.Units(100)},
+		{Meter: usage.OutputContent, Quantity: 300, UnitPrice: rateOf(2), Amount: money.Units(600)},
+		{Meter: usage.Requests, Quantity: 1, UnitPrice: rateOf(100), Amount: money.Units(100), Minimum: true},
+	}
+	r.Charge = money.Units(1100)
+	return s
+}
+
+func rateOf(n int64) money.Rate {
+	r, err := money.RateFromAmount(money.Units(n))
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// resolved makes it the script of a request that a start settled at its checkpoint.
+func (s *script) resolved() {
+	s.epochs[1] = 2
+	s.marks = []usage.Counts{{}, s.result.Counts}
+	s.hold.OnFault = usage.ChargeDelivered
+	s.result.Source, s.result.Outcome, s.result.Flags = usage.Checkpoint, usage.Broken, usage.FlagResolvedStart
+}
+
+// void makes it the script of a request at which nothing is owed.
+func (s *script) void() {
+	s.kind, s.result.Outcome = KindVoid, usage.Unserved
+	s.result.Billed, s.result.Lines, s.result.Charge = usage.Counts{}, nil, amount{}
+}
+
+// extended makes it the script of a request that was extended by 100 output tokens.
+func (s *script) extended() {
+	s.limits[0].Amount, s.limits[1].Amount = money.Units(2200), money.Units(1500)
+	s.extends = []extension{{usage.Bounds{Output: 100, Joint: 100}, money.Units(200), []touch{stand(1, 2, 200), stand(2, 2, 100), stand(4, 2, 0)}}}
+}
+
+func (s *script) write() *memory {
+	m := &memory{epoch: 2, lastAt: monday.Add(time.Hour).UnixMicro()}
+	var hash Hash
+	add := func(kind Kind, epoch int64, at time.Time, request usage.ID, body []byte) {
+		head := header{Kind: kind, Epoch: epoch, Org: s.org, Seq: int64(len(m.entries)) + 1, At: at, Request: request}
+		e := EntryRow{Org: s.org, Seq: head.Seq, Kind: kind, Request: request, Body: append(appendHeader(nil, &head), body...)}
+		if s.bytes != nil {
+			s.bytes(len(m.entries), &e)
+		}
+		hash = sha256.Sum256(append(hash[:], e.Body...))
+		e.Hash = hash
+		m.entries = append(m.entries, e)
+	}
+	subject := &usage.Subject{AccountPath: "acme/chat", Model: "m", SizeClass: "small", Labels: []usage.Label{{Name: "a", Value: "b"}}}
+	add(KindSubject, 1, sunday, 0, appendSubject(appendUint(nil, 1), subject, s.chain))
+	add(KindRow, 1, sunday, 0, appendRow(appendUint(nil, 1), &s.row))
+	for i := range s.limits {
+		add(KindLimit, 1, sunday, 0, appendLimit(nil, &s.limits[i]))
+	}
+	for i := range s.spans {
+		add(KindPeriod, 1, sunday.AddDate(0, 0, min(i, 1)), 0, appendPeriod(nil, &s.spans[i]))
+	}
+	for range s.holds {
+		add(KindHold, s.epochs[0], s.at[0], s.request, appendHold(nil, &s.hold))
+	}
+	for _, x := range s.extends {
+		add(KindExtend, s.epochs[0], s.at[0], s.request, appendExtend(nil, x.more, x.cost, x.held))
+	}
+	for i := range s.marks {
+		add(KindCheckpoint, s.epochs[0], s.at[0], s.request, appendCheckpoint(nil, &s.marks[i], usage.EngineRunning))
+	}
+	if s.early != nil {
+		add(KindLimit, s.epochs[1], s.at[1], 0, appendLimit(nil, s.early))
+	}
+	for range s.settles {
+		add(s.kind, s.epochs[1], s.at[1], s.request, appendResult(nil, &s.result))
+	}
+	return m
+}
+
+// TestCheckAndRebuildAgree: what one code derives from the log, the other finds right.
+func TestCheckAndRebuildAgree(t *testing.T) {
+	for name, edit := range map[string]func(*script){
+		"posted":   func(*script) {},
+		"void":     (*script).void,
+		"resolved": (*script).resolved,
+		"extended": (*script).extended,
+		"open":     func(s *script) { s.settles = 0 },
+		"not rated": func(s *script) {
+			s.void()
+			s.result.Outcome, s.result.Flags = usage.Completed, usage.FlagNotRated
+		},
+		"nothing metered": func(s *script) {
+			s.void()
+			s.result.Outcome, s.result.Counts = usage.Completed, usage.Counts{}
+		},
+		"extended below a limit that has gone": func(s *script) {
+			s.extended()
+			s.limits = append(s.limits, s.limits[1])
+			s.limits[1].Amount, s.limits[4].Amount = money.Units(1400), money.Units(1400)
+			s.limits[4].removed = true
+			s.hold.touched = slices.Delete(s.hold.touched, 1, 2)
+			s.extends[0].held = slices.Delete(s.extends[0].held, 1, 2)
+		},
+	} {
+		s := honest()
+		edit(s)
+		m := s.write()
+		if err := Rebuild(m); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		report, err := Check(m)
+		if err != nil || !report.OK() {
+			t.Errorf("%s: %s, %v", name, report, err)
+		}
+	}
+}
+
+// TestCheckFinds: each rule of docs/ledger-format.md is broken once, in a log whose chain is right.
+func TestCheckFinds(t *testing.T) {
+	held := func(s *script) *Hold { return &s.hold }
+	for _, x := range []struct {
+		want string
+		edit func(*script)
+	}{
+		// headers
+		{"version 2 of the format is not known", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[0] = 2 }) }},
+		{"kind 5 is not known", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[1], e.Kind = 5, 5 }) }},
+		{"column says 18", func(s *script) { s.bytes = on(8, func(e *EntryRow) { e.Kind = KindCheckpoint }) }},
+		{"column says 98", func(s *script) { s.bytes = on(8, func(e *EntryRow) { e.Request = 98 }) }},
+		{"written as entry 9 of organisation 7", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[5] = 9 }) }},
+		{"written as entry 10 of organisation 6", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[4] = 6 }) }},
+		{"entry 10 is missing: after entry 9 stands entry 11", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Seq = 11 }) }},
+		{"epoch 1 comes after epoch 2", func(s *script) { s.epochs = [2]int64{2, 1} }},
+		{"epoch 3 was never begun", func(s *script) { s.epochs = [2]int64{1, 3} }},
+		{"epoch 0 ", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[3] = 0 }) }},
+		{"shard 1, but the log is of shard 0", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[2] = 1 }) }},
+		{"time runs backwards", func(s *script) { s.at[1] = monday.Add(-time.Microsecond) }},
+		{"1 bytes too many", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body = append(e.Body, 0) }) }},
+		{"ends too early", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body = e.Body[:len(e.Body)-1] }) }},
+		// definitions
+		{"does not begin with the organisation", func(s *script) { s.chain = []account.ID{8} }},
+		{"limit 9 comes after limit 4", func(s *script) {
+			s.limits = append(s.limits, limit{num: 9, Limit: quota.Limit{Account: 7, Window: 2, Zone: "UTC"}})
+		}},
+		{"a second limit of the same account", func(s *script) { again := s.limits[0]; again.num = 5; s.limits = append(s.limits, again) }},
+		{"limit 1 was another one before", func(s *script) { again := s.limits[1]; again.num = 1; s.limits = append(s.limits, again) }},
+		{"an amount is negative", func(s *script) { s.limits[0].Amount = money.Units(-1) }},
+		{"measure 9 is not known", func(s *script) { s.limits[0].Measure = 9 }},
+		{"period 7 comes after period 1", func(s *script) { s.spans[1].num = 7 }},
+		{"does not contain the time at which it was needed", func(s *script) { s.spans[1].End = monday }},
+		{"overlaps period 1", func(s *script) { s.spans[1].Start = s.spans[1].Start.Add(-time.Second) }},
+		// holds
+		{"the request had a hold before", func(s *script) { s.holds = 2 }},
+		{"subject 2 is not defined", func(s *script) { s.hold.subject = 2 }},
+		{"price row 0 is not defined", func(s *script) { s.hold.rowNum = 0 }},
+		{"limit 6 is not defined", func(s *script) { s.hold.touched[0] = stand(6, 2, 1) }},
+		{"period 3 is not defined", func(s *script) { s.hold.touched[0] = stand(1, 3, 1) }},
+		{"2000 asked > 1999", func(s *script) { s.limits[0].Amount = money.Units(1999) }},
+		{"1400 asked > 1399", func(s *script) { s.limits[1].Amount = money.Units(1399) }},
+		{"1 asked > 0", func(s *script) { s.limits[3].Amount = amount{} }},
+		{"does not stand on the limit of acme/chat on money", func(s *script) { s.hold.touched = s.hold.touched[1:] }},
+		{"does not stand on the limit of acme/chat on requests", func(s *script) { s.hold.touched = s.hold.touched[:2] }},
+		{"stands on 3 limits, but its path has 2", func(s *script) { s.chain = s.chain[:1]; s.chain = append(s.chain, 9); s.limits[3].Account = 7 }},
+		{"stands twice", func(s *script) { s.hold.touched = append(s.hold.touched, s.hold.touched[0]) }},
+		{"which was not in force", func(s *script) { s.limits[1].removed = true }},
+		{"which does not cover the model", func(s *script) { s.hold.touched = append(s.hold.touched, stand(3, 2, 1400)) }},
+		{"period that does not contain its time", func(s *script) { s.hold.touched[0] = stand(1, 1, 2000) }},
+		{"period of another window or zone", func(s *script) { s.spans[1].zone = "Europe/Berlin" }},
+		{"it holds 1500 of", func(s *script) { s.hold.touched[1] = stand(2, 2, 1500) }},
+		{"it holds 1999 of", func(s *script) { s.hold.touched[0] = stand(1, 2, 1999) }},
+		{"the money held is negative", func(s *script) { s.hold.Record.Hold = money.Units(-1) }},
+		{"tariff rule 3 is not known", func(s *script) { s.hold.OnFault = 3 }},
+		// extensions and checkpoints
+		{"no open hold", func(s *script) { s.extended(); s.holds = 0 }},
+		{"100 asked > 1499", func(s *script) { s.extended(); s.limits[1].Amount = money.Units(1499) }},
+		{"holds 99 more", func(s *script) { s.extended(); s.extends[0].held[1] = stand(2, 2, 99) }},
+		{"not those of the hold", func(s *script) { s.extended(); s.extends[0].held[1] = stand(2, 1, 100) }},
+		{"stands on 2 limits, but the hold on 3", func(s *script) { s.extended(); s.extends[0].held = s.extends[0].held[1:] }},
+		{"no open hold", func(s *script) { s.marks = []usage.Counts{{}}; s.holds = 0 }},
+		// settlements
+		{"no open hold", func(s *script) { s.settles = 2 }},
+		{"no open hold", func(s *script) { s.holds = 0 }},
+		{"something is owed: false", func(s *script) { s.result.Outcome = usage.Unserved }},
+		{"something is owed: false", func(s *script) { s.result.Outcome = usage.Broken }},
+		{"something is owed: false", func(s *script) { s.result.Outcome = usage.ClientGone }},
+		{"something is owed: true", func(s *script) { s.void(); s.result.Outcome = usage.Completed }},
+		{"void is true", func(s *script) { s.kind = KindVoid }},
+		{"void is false", func(s *script) { s.void(); s.kind = KindSettle }},
+		{"300 output tokens are billed, but 299 were delivered", func(s *script) {
+			s.hold.OnDisconnect, s.result.Outcome, s.result.Delivered = usage.ChargeDelivered, usage.ClientGone, 299
+		}},
+		{"are billed, but 299 were metered", func(s *script) { s.result.Counts.Set(usage.OutputContent, 299) }},
+		{"not those that were metered", func(s *script) { s.result.Counts.Set(usage.OutputReasoning, 0) }},
+		{"not those that were metered, and one request", func(s *script) { s.result.Billed.Set(usage.Requests, 2) }},
+		{"400 input and 300 output tokens are billed; held were 399", func(s *script) {
+			held(s).Bounds = usage.Bounds{Input: 399, Output: 1001}
+		}},
+		{"held were 1101 and 299", func(s *script) { held(s).Bounds = usage.Bounds{Input: 1101, Output: 299} }},
+		{"jointly 699", func(s *script) { held(s).Bounds.Joint, held(s).touched[1] = 699, stand(2, 2, 699) }},
+		{"meter 4 are billed, which has no price", func(s *script) {
+			s.result.Counts.Set(usage.OutputReasoning, 1)
+			s.result.Billed.Set(usage.OutputReasoning, 1)
+		}},
+		{"the line is missing or says otherwise", func(s *script) { s.result.Lines = s.result.Lines[1:] }},
+		{"the line is missing or says otherwise", func(s *script) { s.result.Lines[0].Quantity = 299 }},
+		{"has the unit price 2; locked was 1", func(s *script) { s.result.Lines[0].UnitPrice = rateOf(2) }},
+		{"300 × 1 = 301; right is 300", func(s *script) { s.result.Lines[0].Amount = money.Units(301) }},
+		{"minimum of 1100 is missing", func(s *script) { s.result.Lines = s.result.Lines[:3]; s.result.Charge = money.Units(1000) }},
+		{"minimum of 1100 is missing or wrong", func(s *script) { s.result.Lines[3].Amount = money.Units(99) }},
+		{"has 1 lines for which nothing is billed", func(s *script) { s.row.Minimum = money.Units(1000) }},
+		{"add up to 1100, its charge is 1101", func(s *script) { s.result.Charge = money.Units(1101) }},
+		{"the charge 1100 is above the 1099", func(s *script) { s.hold.Record.Hold = money.Units(1099); s.hold.touched[0] = stand(1, 2, 1099) }},
+		{"outcome 8 is not known", func(s *script) { s.result.Outcome = 8 }},
+		{"usage source 5 is not known", func(s *script) { s.result.Source = 5 }},
+		// starts
+		{"is of epoch 1 and still open in epoch 2", func(s *script) { s.resolved(); s.early = &s.limits[0] }},
+		{"flag resolved_at_start is false", func(s *script) { s.epochs[1] = 2 }},
+		{"flag resolved_at_start is true", func(s *script) { s.result.Flags = usage.FlagResolvedStart }},
+		{"other counts than those of its last checkpoint", func(s *script) { s.resolved(); s.marks = s.marks[:1] }},
+		{"usage source 1 and outcome 5", func(s *script) { s.resolved(); s.result.Source = usage.EngineFinal }},
+	} {
+		s := honest()
+		x.edit(s)
+		report, err := Check(s.write())
+		if err != nil || !strings.Contains(report.Difference, x.want) || !strings.Contains(report.Difference, "organisation 7") {
+			t.Errorf("want %q, have %q, error %v", x.want, report.Difference, err)
+		}
+	}
+}
+
+// on spoils the n-th entry, counting from 0: 8 is the hold, 9 what follows it.
+func on(n int, spoil func(*EntryRow)) func(int, *EntryRow) {
+	return func(i int, e *EntryRow) {
+		if i == n {
+			spoil(e)
+		}
+	}
+}
+
+// TestCheckComparesTables: whatever of the tables is changed, missing or too much.
+func TestCheckComparesTables(t *testing.T) {
+	for _, x := range []struct {
+		want  string
+		spoil func(*memory)
+	}{
+		{"head says 9", func(m *memory) { m.heads[0].Seq-- }},
+		{"head's hash", func(m *memory) { m.heads[0].Hash[0]++ }},
+		{"the head says 10", func(m *memory) { m.heads[0].OpenFrom-- }},
+		{"has a log, but no head", func(m *memory) { m.heads = nil }},
+		{"organisation 8 has a head, but no log", func(m *memory) { m.heads = append(m.heads, HeadRow{Org: 8}) }},
+		{"the balance says 1101 used; by the log it is 1100", func(m *memory) { m.balances[0].Used = money.Units(1101) }},
+		{"the balance says 1 held", func(m *memory) { m.balances[1].Held = money.Units(1) }},
+		{"period 2 is missing", func(m *memory) { m.balances = m.balances[1:] }},
+		{"no hold ever stood", func(m *memory) { m.balances = append(m.balances, BalanceRow{Org: 7, Limit: 3, Period: 2}) }},
+		{"organisation 8 has a balance", func(m *memory) { m.balances = append(m.balances, BalanceRow{Org: 8}) }},
+		{"2 requests", func(m *memory) { m.usage[0].Requests++ }},
+		{"1 voided", func(m *memory) { m.usage[0].Voided++ }},
+		{"299 of meter output_content", func(m *memory) { m.usage[0].Counts[usage.OutputContent]-- }},
+		{"1101 charged", func(m *memory) { m.usage[0].Charge = money.Units(1101) }},
+		{"the usage of subject 1", func(m *memory) { m.usage = nil }},
+		{"nothing was settled", func(m *memory) { m.usage[0].Bucket++ }},
+		{"organisation 8 has a usage row", func(m *memory) { m.usage[0].Org = 8 }},
+		{"the newest transaction is said to be of", func(m *memory) { m.lastAt, m.epoch = 1, 1 }},
+	} {
+		m := honest().write()
+		if err := Rebuild(m); err != nil {
+			t.Fatal(err)
+		}
+		x.spoil(m)
+		report, err := Check(m)
+		if err != nil || !strings.Contains(report.Difference, x.want) {
+			t.Errorf("want %q, have %q, error %v", x.want, report.Difference, err)
+		}
+	}
+}
+
+// TestForgottenHold: a start that resolves one organisation and forgets another.
+func TestForgottenHold(t *testing.T) {
+	forgotten, done := honestOf(7, 99), honestOf(9, 98)
+	forgotten.settles = 0
+	done.resolved()
+	m := forgotten.write()
+	m.entries = append(m.entries, done.write().entries...)
+	if err := Rebuild(m); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Check(m)
+	if err != nil || !strings.Contains(report.Difference, "organisation 7 (acme): the hold of request req_0000000000033, entry 9, is of epoch 1 and still open in epoch 2") {
+		t.Errorf("have %q, error %v", report.Difference, err)
+	}
+}
+
+// FuzzCheck: no bytes make Check or Rebuild panic.
+func FuzzCheck(f *testing.F) {
+	for _, e := range honest().write().entries {
+		f.Add(e.Body)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		s := honest()
+		s.resolved()
+		for n := range 10 {
+			s.bytes = on(n, func(e *EntryRow) { e.Body = slices.Concat(e.Body[:min(8, len(e.Body))], body) })
+			m := s.write()
+			Check(m)
+			Rebuild(m)
+		}
+	})
+}
+
+// TestClip: a period that a newer table of time zones compiles leaves alone what an older one did.
+func TestClip(t *testing.T) {
+	at := func(hour int) time.Time { return monday.Add(time.Duration(hour) * time.Hour) }
+	o := newOrg(1)
+	o.spans = []*span{
+		{num: 1, window: period.Day, zone: "X", Period: period.Period{Start: at(0), End: at(23)}},
+		{num: 2, window: period.Day, zone: "Y", Period: period.Period{Start: at(-5), End: at(50)}},
+		{num: 3, window: period.Day, zone: "X", Period: period.Period{Start: at(47), End: at(71)}},
+	}
+	p := &span{window: period.Day, zone: "X", Period: period.Period{Start: at(22), End: at(48)}}
+	o.clip(p, at(30))
+	if !p.Start.Equal(at(23)) || !p.End.Equal(at(47)) {
+		t.Errorf("from %s to %s", p.Start, p.End)
+	}
+}

@@ -192,7 +192,7 @@ func (x *exchange) whyCut() error {
 // reason is told.
 func (x *exchange) engineRefused(resp *http.Response) error {
 	defer resp.Body.Close()
-	b, _ := readAll(x.buf[:0], resp.Body, -1, 64<<10) // what cannot be read is not told
+	b, _ := readAll(x.buf[:0], resp.Body, -1, 64<<10, func(int64) {}) // what cannot be read is not told
 	x.buf = b
 	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client
 	reason := ""

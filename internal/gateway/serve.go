@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -184,16 +185,17 @@ func (x *exchange) readBody() error {
 	if size > maxBody {
 		return refusal.New(refusal.TooLarge, fmt.Sprintf("The request body is larger than %d bytes.", maxBody))
 	}
-	patience := x.g.Limits.Body + time.Duration(max(size, 0)/(32<<10))*time.Second
-	if size < 0 {
-		patience += maxBody / (32 << 10) * time.Second
-	}
 	control := http.NewResponseController(x.w)
-	control.SetReadDeadline(time.Now().Add(patience))
-	b, err := readAll(x.body[:0], x.r.Body, size, maxBody+1)
+	since, due := time.Now(), int64(0)
+	b, err := readAll(x.body[:0], x.r.Body, size, maxBody+1, func(n int64) {
+		if n >= due { // the deadline moves with what has come: 1 s for each 32 KiB
+			control.SetReadDeadline(since.Add(x.g.Limits.Body + time.Duration(n>>15)*time.Second))
+			due = n + 256<<10
+		}
+	})
 	x.body = b
 	if err != nil {
-		if x.r.Context().Err() != nil {
+		if x.r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return errClientGone
 		}
 		x.w.Header().Set("Connection", "close")
@@ -206,12 +208,14 @@ func (x *exchange) readBody() error {
 	return nil
 }
 
-// readAll appends what r has to b, up to most bytes. size is what is expected, -1 for unknown.
-func readAll(b []byte, r io.Reader, size, most int64) ([]byte, error) {
+// readAll appends what r has to b, up to most bytes. size is what is expected, -1 for unknown. before is called before each
+// read with what has come so far.
+func readAll(b []byte, r io.Reader, size, most int64, before func(int64)) ([]byte, error) {
 	if want := int(size) + 1; size >= 0 && cap(b) < want {
 		b = make([]byte, 0, want)
 	}
 	for int64(len(b)) < most {
+		before(int64(len(b)))
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
 		}
@@ -346,7 +350,10 @@ func (x *exchange) settleNothing(cause error) error {
 
 // refusalOrNil turns the error of a hop into the refusal that the client gets, nil if there is nobody or nothing to answer.
 func (x *exchange) refusalOrNil(err error) *refusal.Refusal {
-	if err == nil || errors.Is(err, errClientGone) || x.r.Context().Err() != nil {
+	if errors.Is(err, errClientGone) && x.ctx != nil {
+		err = x.whyCut() // we may have been the ones who ended it
+	}
+	if err == nil || errors.Is(err, errClientGone) {
 		return nil
 	}
 	return x.refusalOf(err)
@@ -378,7 +385,7 @@ type RefusalRecord struct {
 	Endpoint  string          `json:"endpoint"`
 	Model     string          `json:"model,omitempty"`
 	Code      string          `json:"code"`
-	Message   string          `json:"message"`
+	Message   string          `json:"message,omitempty"` // not kept where it may quote the request
 	Budget    *refusal.Budget `json:"budget,omitempty"`
 }
 
@@ -389,7 +396,8 @@ func (x *exchange) keepRefusal(no *refusal.Refusal) {
 	}
 	if x.offer != nil {
 		rec.Model = x.offer.Model.Name // a name that nobody knows is the caller's text, and is not kept
-	} else {
+	}
+	if s := no.Code.Row().Status; s == http.StatusBadRequest || s == http.StatusNotFound {
 		rec.Message = "" // it may quote the request
 	}
 	body, err := json.Marshal(&rec)

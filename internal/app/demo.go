@@ -55,6 +55,7 @@ It prints a key and a curl line to call it yourself. q or Ctrl-C ends it.`,
 type demo struct {
 	o     DemoOptions
 	out   io.Writer
+	apps  []demoApp
 	sleep func(context.Context, time.Duration) error // paces engines and applications, nil for real time
 
 	dir     string            // of the ledger and the resources, removed at the end
@@ -66,18 +67,20 @@ type demo struct {
 	reader  *demoReader
 	log     demoLog
 	started time.Time
+	final   *demoFigures // after the last settlement
 }
 
 // demoTick is how often the view is renewed; plainTick is for output that is no terminal.
 const (
 	demoTick  = 250 * time.Millisecond
 	plainTick = 2 * time.Second
+	endGrace  = time.Second // how long running requests may go on at the end, before the applications hang up
 )
 
 // Demo runs a server with everything around it until ctx ends, somebody says q, or its time is over. It returns an error
 // where anything did not start, the server failed, or its books did not agree.
 func Demo(ctx context.Context, o DemoOptions, h Host, out io.Writer) error {
-	return (&demo{o: o, out: out}).run(ctx, h)
+	return (&demo{o: o, out: out, apps: demoApps}).run(ctx, h)
 }
 
 func (d *demo) run(ctx context.Context, h Host) (err error) {
@@ -198,11 +201,12 @@ func (d *demo) plainly(f *demoFigures) { fmt.Fprintln(d.out, f.line()) }
 
 // conclude ends the traffic, waits for the last settlement, and writes the closing summary with the proof of the books.
 func (d *demo) conclude(ctx context.Context) error {
-	d.clients.Stop()
+	d.clients.Stop(endGrace)
 	f, err := d.settled(ctx)
 	if err != nil {
 		return err
 	}
+	d.final = f
 	check, err := d.reader.check(ctx)
 	if err != nil {
 		return err
@@ -237,7 +241,7 @@ func (d *demo) settled(ctx context.Context) (*demoFigures, error) {
 // close ends whatever runs and removes the data.
 func (d *demo) close() {
 	if d.clients != nil {
-		d.clients.Stop()
+		d.clients.Stop(0)
 	}
 	for _, e := range d.engines {
 		e.Close()

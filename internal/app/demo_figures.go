@@ -209,7 +209,7 @@ func (l *demoLimit) part(amount string, parts int64) int64 {
 	return min(parts, new(big.Int).Quo(a.Num(), a.Denom()).Int64())
 }
 
-// size says how large the limit is: "0.10 EUR a day", "400,000 tokens an hour".
+// size says how large the limit is: "0.10 EUR/day", "400,000 tokens/hour".
 func (l *demoLimit) size() string {
 	amount, unit := l.Limit.Limit, l.Currency
 	if unit == "" {
@@ -222,13 +222,10 @@ func (l *demoLimit) size() string {
 	if exact {
 		amount += "." + fraction + strings.Repeat("0", max(0, 2-len(fraction)))
 	}
-	switch l.Window {
-	case "total":
+	if l.Window == "total" {
 		return amount + " " + unit
-	case "hour":
-		return amount + " " + unit + " an hour"
 	}
-	return amount + " " + unit + " a " + l.Window
+	return amount + " " + unit + "/" + l.Window
 }
 
 // thousands writes a whole number with commas.

@@ -88,18 +88,20 @@ func (l *demoLine) pad(style, text string, width int) *demoLine {
 }
 
 // demoColumns are the widths of the table of accounts; 0 is left out.
-type demoColumns struct{ name, requests, input, cached, output, euros, bar int }
+type demoColumns struct{ name, requests, input, cached, output, euros, bar, size int }
 
 func columnsFor(width int) demoColumns {
 	switch {
-	case width >= 110:
-		return demoColumns{22, 9, 11, 11, 10, 9, 16}
+	case width >= 114:
+		return demoColumns{22, 9, 11, 11, 10, 9, 16, 24}
+	case width >= 98:
+		return demoColumns{20, 9, 10, 0, 9, 9, 12, 24}
 	case width >= 76:
-		return demoColumns{20, 9, 10, 0, 9, 9, 12}
+		return demoColumns{20, 9, 10, 0, 9, 9, 12, 0}
 	case width >= 56:
-		return demoColumns{18, 9, 0, 0, 0, 9, 12}
+		return demoColumns{18, 9, 0, 0, 0, 9, 12, 0}
 	}
-	return demoColumns{16, 0, 0, 0, 0, 9, 8}
+	return demoColumns{16, 0, 0, 0, 0, 9, 8, 0}
 }
 
 // lines are the screen: what it is, how to call it, the sums, the accounts with their budgets, the refusals.
@@ -202,21 +204,33 @@ func (v *demoView) row(f *demoFigures, c demoColumns, name, path, style string, 
 		name = string([]rune(name)[:c.name])
 	}
 	l.pad(style, name, c.name)
-	for _, column := range []struct{ count, width int }{{int(s.requests), c.requests}, {int(s.input), c.input}, {int(s.cached), c.cached}, {int(s.output), c.output}} {
+	for _, column := range []struct {
+		count int64
+		width int
+	}{{s.requests, c.requests}, {s.input, c.input}, {s.cached, c.cached}, {s.output, c.output}} {
 		if column.width > 0 {
-			l.cell(plainText, thousands(int64(column.count)), column.width)
+			l.cell(plainText, fitting(column.count, column.width-1), column.width)
 		}
 	}
 	l.cell(style, cents(s.charge), c.euros)
 	if limit := f.fullest(path); limit != nil {
 		l.put(plainText, "  ")
-		v.bar(l, limit, c.bar)
+		v.bar(l, limit, c)
 	}
 	return l
 }
 
+// fitting writes a count in so many columns: in millions, cut off, where it would not fit.
+func fitting(n int64, width int) string {
+	if s := thousands(n); len(s) <= width {
+		return s
+	}
+	return fmt.Sprintf("%s.%dM", thousands(n/1_000_000), n/100_000%10)
+}
+
 // bar shows how much of a limit is used and how much is held.
-func (v *demoView) bar(l *demoLine, limit *demoLimit, width int) {
+func (v *demoView) bar(l *demoLine, limit *demoLimit, c demoColumns) {
+	width := c.bar
 	used := limit.part(limit.Used, int64(width))
 	held := min(limit.part(limit.Held, int64(width)), int64(width)-used)
 	hundredths := limit.part(limit.Used, 100)
@@ -234,8 +248,8 @@ func (v *demoView) bar(l *demoLine, limit *demoLimit, width int) {
 	l.put(style, strings.Repeat(full, int(used))).put(yellow, strings.Repeat(part, int(held))).
 		put(dim, strings.Repeat(empty, width-int(used+held))).
 		cell(plainText, fmt.Sprintf("%d%%", hundredths), 5)
-	if size := " of " + limit.size(); l.left >= len(size) {
-		l.put(dim, size)
+	if c.size > 0 {
+		l.put(dim, " of "+limit.size())
 	}
 }
 

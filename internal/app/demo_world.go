@@ -112,7 +112,7 @@ func (d *demo) resources() string {
 // projects are the accounts that have a key.
 func (d *demo) projects() []string {
 	list := []string{visitor}
-	for _, a := range demoApps {
+	for _, a := range d.apps {
 		list = append(list, a.account)
 	}
 	return list
@@ -202,7 +202,7 @@ func engineModels(ctx context.Context, url string) ([]string, error) {
 // applications are the callers of the demo. A real engine is spared: one user for each application, short answers.
 func (d *demo) applications() []sim.App {
 	var list []sim.App
-	for _, a := range demoApps {
+	for _, a := range d.apps {
 		app := a.App
 		app.Name, app.Key, app.Model = a.account, d.keys[keyVariable(a.account)], d.models[0].name
 		if a.big && len(d.models) > 1 {

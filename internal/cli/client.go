@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -56,7 +57,11 @@ func (p *Program) ask(ctx context.Context, method, path string, query url.Values
 		if ctx.Err() != nil {
 			return nil, errors.New("interrupted; whether the server did it is unknown")
 		}
-		return nil, fmt.Errorf("cannot reach a server at %s (%v): start one with `talea serve`, or set %s", base, errors.Unwrap(err), adminEnv)
+		why := errors.Unwrap(err) // without the method and URL
+		if op := new(net.OpError); errors.As(err, &op) {
+			why = op.Err
+		}
+		return nil, fmt.Errorf("cannot reach a server at %s (%v): start one with `talea serve`, or set %s", base, why, adminEnv)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

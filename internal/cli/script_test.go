@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,7 +22,8 @@ import (
 	"talea/internal/app"
 	"talea/internal/cli"
 
-	"log/slog"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into testdata again")
@@ -44,6 +47,7 @@ type stage struct {
 	tenants string
 	dir     string
 	last    string // id of the last request
+	stop    func() // ends the server; the second call does nothing
 }
 
 func newStage(t *testing.T) *stage {
@@ -115,12 +119,26 @@ func (s *stage) serve() {
 	case err := <-ended:
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
 			s.t.Error("the server ended with", err)
 		}
 	})
+	s.t.Cleanup(s.stop)
+}
+
+// tamper changes the ledger's file behind the server's back.
+func (s *stage) tamper(sql string) {
+	s.t.Helper()
+	conn, err := sqlite.OpenConn("data/talea.db", sqlite.OpenReadWrite|sqlite.OpenWAL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := sqlitex.ExecuteTransient(conn, sql, nil); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // run does one line of a script and returns what it shows.
@@ -137,6 +155,12 @@ func (s *stage) run(line string) string {
 			s.t.Fatal(err)
 		}
 		s.clock.at.Add(int64(d))
+		return ""
+	case words[0] == ">" && words[1] == "tamper":
+		s.tamper(strings.Join(words[2:], " "))
+		return ""
+	case words[0] == ">" && words[1] == "stop":
+		s.stop()
 		return ""
 	case words[0] == ">" && words[1] == "replace" && len(words) == 5: // in FILE this that
 		b, err := os.ReadFile(words[2])

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -119,13 +118,4 @@ func (x *exchange) receipt() error {
 		return unknown
 	}
 	return x.writeJSON(append(rec.AppendJSON(nil), '\n'))
-}
-
-// Routes lists the data port's routes and how each is metered or why it is free, for documents and tests.
-func Routes() []string {
-	var list []string
-	for _, ep := range routes {
-		list = append(list, ep.method+" "+ep.path+"\t"+ep.metered+ep.free)
-	}
-	return slices.Clip(list)
 }

@@ -32,7 +32,6 @@ import (
 	"talea/internal/ledger"
 	"talea/internal/price"
 	"talea/internal/refusal"
-	"talea/internal/usage"
 	"talea/internal/world"
 )
 
@@ -75,7 +74,7 @@ func (l *Limits) defaults() {
 type Gateway struct {
 	Options
 	log      *slog.Logger
-	ids      *usage.Minter
+	ids      *ledger.Minter
 	paces    paces
 	fleet    *fleet
 	rows     sync.Map // *world.Offer → *price.Row, for the current snapshot
@@ -100,7 +99,7 @@ func New(o Options) *Gateway {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		Options: o, log: o.Log, ids: usage.NewMinter(o.Node),
+		Options: o, log: o.Log, ids: ledger.NewMinter(o.Node),
 		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
 	}
 	g.fleet = newFleet(&g.Limits)

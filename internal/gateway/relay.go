@@ -112,7 +112,7 @@ func (x *exchange) broken(err error) {
 	}
 	r.Outcome, r.Fault = usage.Broken, usage.Engine
 	x.failure = refusal.New(refusal.EngineUnavailable, "The engine broke off its answer. By the tariff's rule for faults of ours, it is not charged unless your contract says so.")
-	if errors.Is(err, errTooLarge) || errors.Is(err, meter.ErrTooLong) {
+	if errors.Is(err, errTooLarge) || errors.Is(err, meter.ErrTooLong) || errors.Is(err, meter.ErrTooLarge) {
 		x.failure = refusal.New(refusal.EngineUnavailable, "The engine's answer is larger than what is relayed here.")
 	}
 }

@@ -375,8 +375,8 @@ func (x *exchange) refuse(no *refusal.Refusal) {
 	x.refused(no)
 }
 
-// RefusalRecord is what is kept of a refusal. It has no content.
-type RefusalRecord struct {
+// refusalRecord is what is kept of a refusal. It has no content.
+type refusalRecord struct {
 	RequestID string          `json:"request_id"`
 	Status    string          `json:"status"` // "refused"
 	At        time.Time       `json:"at"`
@@ -390,7 +390,7 @@ type RefusalRecord struct {
 }
 
 func (x *exchange) keepRefusal(no *refusal.Refusal) {
-	rec := RefusalRecord{
+	rec := refusalRecord{
 		RequestID: x.id.String(), Status: "refused", At: x.started.UTC(), Account: string(x.key.Account.Path), Key: x.key.Public,
 		Endpoint: x.ep.name, Code: no.Code.Row().Name, Message: no.Message, Budget: no.Budget,
 	}

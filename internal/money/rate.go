@@ -10,7 +10,7 @@ import (
 const million = 1_000_000
 
 // maxRate is 10^6 major units, 10^21 femto-units.
-var maxRate = Amount{54, 1e21 - 54<<64}
+var maxRate = Amount{54, 1_000_000_000_000_000_000_000 - 54<<64}
 
 // Rate is a price of a single billing unit (token, request, millisecond, …) in femto-units, from 0 to 10^6 major units.
 // The zero value is the rate 0; rates compare with ==.

@@ -73,7 +73,9 @@ var talea = house{
 		{"github.com/go-json-experiment/json", nil, "second oracle of the JSON scanner: JSON v2 semantics"},
 	},
 	clocks:       []string{"app", "cli", "sim", "cmd/talea"},
-	clockReaders: map[string]string{},
+	clockReaders: map[string]string{
+		"gateway": "deadlines of connections are of the machine's clock; what is recorded comes from the injected one",
+	},
 	environments: []string{"app", "cli"},
 	noFloats: []string{
 		"money", "account", "usage", "resource", "period", "price", "rating", "quota", "ledger", "meter", "store/sqlite", "store/storetest", "gateway",

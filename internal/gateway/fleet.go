@@ -1,11 +1,6 @@
 package gateway
 
 import (
-	"context"
-	"crypto/tls"
-	"net"
-	"net/http"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -16,16 +11,16 @@ import (
 
 // fleet is how the engines are reached, and which of them failed of late.
 type fleet struct {
-	transport *http.Transport
-	backends  atomic.Pointer[map[string]*backend]
+	client   *engine.Client
+	backends atomic.Pointer[map[string]*backend]
 }
 
 // backend is one engine.
 type backend struct {
 	*catalog.Engine
 	dialect *engine.Dialect
-	urls    [3]*url.URL // by engine.Endpoint
-	header  http.Header // what every request carries; read-only
+	target  *engine.Target
+	header  []byte // what every request carries, whole lines
 	// rest is until when the engine is asked last, in Unix nanoseconds: it failed. It is never refused for that.
 	rest    atomic.Int64
 	running atomic.Int64 // requests that it is working on, or was asked to
@@ -35,31 +30,13 @@ type backend struct {
 const restTime = 5 * time.Second
 
 func newFleet(l *Limits) *fleet {
-	dialer := &net.Dialer{Timeout: l.Connect, KeepAlive: 30 * time.Second}
-	return &fleet{transport: &http.Transport{
-		// No Proxy: nothing leaves but to the engines that the operator named.
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
-			if tcp, ok := c.(*net.TCPConn); ok {
-				// A connection that is given up is reset: after a polite close an engine goes on generating until it writes.
-				tcp.SetLinger(0)
-			}
-			return c, err
-		},
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    l.Connect * 2,
-		MaxIdleConnsPerHost:    1024,
-		IdleConnTimeout:        90 * time.Second,
-		ResponseHeaderTimeout:  l.Header,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true,
-		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-	}}
+	return &fleet{client: engine.NewClient(engine.ClientOptions{
+		Connect: l.Connect, Header: l.Header, MaxIdle: 1024,
+		IdleFor: 4 * time.Second, // engines in Python close idle connections after 5
+	})}
 }
 
-func (f *fleet) close() { f.transport.CloseIdleConnections() }
+func (f *fleet) close() { f.client.CloseIdle() }
 
 // follow takes over the engines of a snapshot. An engine that has not changed keeps its state.
 func (f *fleet) follow(s *world.Snapshot) {
@@ -78,17 +55,12 @@ func (f *fleet) follow(s *world.Snapshot) {
 }
 
 func newBackend(e *catalog.Engine) *backend {
-	b := &backend{Engine: e, header: http.Header{
-		"Content-Type": contentJSON,
-		"User-Agent":   {"talea"},
-	}}
+	b := &backend{Engine: e, header: []byte("Content-Type: application/json\r\nUser-Agent: talea\r\n")}
 	if e.APIKey != "" {
-		b.header["Authorization"] = []string{"Bearer " + e.APIKey}
+		b.header = append(append(append(b.header, "Authorization: Bearer "...), e.APIKey...), "\r\n"...)
 	}
-	b.dialect, _ = engine.ByName(e.Kind) // world has checked the kind and the URL
-	for _, kind := range []engine.Endpoint{engine.Chat, engine.Completions, engine.Embeddings} {
-		b.urls[kind], _ = url.Parse(e.URL + kind.Path())
-	}
+	b.dialect, _ = engine.ByName(e.Kind) // world has checked the kind
+	b.target, _ = engine.ParseTarget(e.URL)
 	return b
 }
 

@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,7 +17,7 @@ const maxAttempts = 4
 
 // answer is what an engine has begun to say.
 type answer struct {
-	*http.Response
+	*engine.Response
 	backend *backend
 	gather  bool // the engine streams what the client wants whole
 }
@@ -65,10 +63,10 @@ func (x *exchange) forward() error {
 		}
 		began := x.g.Clock.Now()
 		b.running.Add(1)
-		resp, err := x.roundTrip(b)
+		resp, err := x.askEngine(b)
 		try := usage.Attempt{Engine: b.Name, Micros: x.g.Clock.Now().Sub(began).Microseconds()}
 		if err == nil {
-			try.Status = resp.StatusCode
+			try.Status = resp.Status
 		}
 		if try.Status == http.StatusOK {
 			x.result.Attempts = append(x.result.Attempts, try)
@@ -80,15 +78,12 @@ func (x *exchange) forward() error {
 				return gone
 			}
 			try.Fault = faultOf(err)
-			if len(order) == 1 && try.Fault == "reset" {
-				order = append(order, b) // a kept connection that the engine had closed: once more on a fresh one
-			}
-		} else if try.Fault = "status"; !failsOver(resp.StatusCode) {
+		} else if try.Fault = "status"; !failsOver(resp.Status) {
 			x.result.Attempts = append(x.result.Attempts, try)
 			return x.engineRefused(resp)
 		} else {
-			busy = busy || resp.StatusCode == http.StatusTooManyRequests
-			resp.Body.Close()
+			busy = busy || resp.Status == http.StatusTooManyRequests
+			resp.Close()
 		}
 		b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
 		x.result.Attempts = append(x.result.Attempts, try)
@@ -112,7 +107,7 @@ func failsOver(status int) bool {
 }
 
 // served notes which engine answers, and looks at the answer's form before any of it is relayed.
-func (x *exchange) served(b *backend, resp *http.Response) error {
+func (x *exchange) served(b *backend, resp *engine.Response) error {
 	b.rest.Store(0)
 	x.answer.Response, x.answer.backend = resp, b
 	r := &x.result
@@ -123,9 +118,8 @@ func (x *exchange) served(b *backend, resp *http.Response) error {
 	if x.req.stream || x.answer.gather {
 		want = "text/event-stream"
 	}
-	form := resp.Header.Get("Content-Type")
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" || !strings.HasPrefix(form, want) {
-		resp.Body.Close()
+	if resp.ContentEncoding != "" || !strings.HasPrefix(resp.ContentType, want) {
+		resp.Close()
 		b.running.Add(-1)
 		r.Outcome, r.Fault = usage.Broken, usage.Engine
 		return refusal.New(refusal.EngineUnavailable, "The engine answered in a form that cannot be metered. Nothing was charged.")
@@ -133,38 +127,33 @@ func (x *exchange) served(b *backend, resp *http.Response) error {
 	return nil
 }
 
-// roundTrip sends the composed body to one engine.
-func (x *exchange) roundTrip(b *backend) (*http.Response, error) {
-	header := make(http.Header, len(b.header)+3)
-	for k, v := range b.header {
-		header[k] = v
+// askEngine sends the composed body to one engine.
+func (x *exchange) askEngine(b *backend) (*engine.Response, error) {
+	if b.target == nil {
+		return nil, errNoTarget
 	}
-	header["X-Request-Id"] = x.w.Header()["X-Request-Id"]
-	if t := x.r.Header["Traceparent"]; len(t) == 1 && len(t[0]) == 55 {
-		header["Traceparent"] = t
+	h := append(append(x.head[:0], b.header...), "X-Request-Id: "...)
+	h = append(append(h, x.w.Header()["X-Request-Id"][0]...), "\r\n"...)
+	if t := x.r.Header["Traceparent"]; len(t) == 1 && len(t[0]) == 55 && printable(t[0]) {
+		h = append(append(append(h, "Traceparent: "...), t[0]...), "\r\n"...)
 	}
-	body := x.send
-	req := (&http.Request{
-		Method: http.MethodPost, URL: b.urls[x.ep.kind], Host: b.urls[x.ep.kind].Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-	}).WithContext(x.ctx)
-	return x.g.fleet.transport.RoundTrip(req)
+	if b.dialect.ClosesStreams && (x.req.stream || x.answer.gather) {
+		h = append(h, "Connection: close\r\n"...)
+	}
+	x.head = h
+	x.out = engine.Request{Method: http.MethodPost, Path: x.ep.kind.Path(), Header: h, Body: x.send}
+	return x.g.fleet.client.Do(x.ctx, b.target, &x.out)
 }
 
+var errNoTarget = errors.New("the engine's URL cannot be used")
+
+// faultOf is the word for a failed attempt on the record.
 func faultOf(err error) string {
-	var timeout interface{ Timeout() bool }
-	var op interface{ Unwrap() error }
-	switch {
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return "timeout"
-	case strings.Contains(err.Error(), "dial"):
-		return "connect"
-	case errors.As(err, &op), errors.Is(err, io.EOF):
-		return "reset"
+	var known interface{ Fault() string }
+	if errors.As(err, &known) {
+		return known.Fault()
 	}
-	return "reset"
+	return "connect"
 }
 
 // whyCut says why the request's context has ended: nil while it has not. The outcome is noted.
@@ -190,9 +179,9 @@ func (x *exchange) whyCut() error {
 
 // engineRefused passes on that an engine refused the request. Its text may quote the request, so only its name for the
 // reason is told.
-func (x *exchange) engineRefused(resp *http.Response) error {
-	defer resp.Body.Close()
-	b, _ := readAll(x.buf[:0], resp.Body, -1, 64<<10, func(int64) {}) // what cannot be read is not told
+func (x *exchange) engineRefused(resp *engine.Response) error {
+	defer resp.Close()
+	b, _ := readAll(x.buf[:0], resp, -1, 64<<10, func(int64) {}) // what cannot be read is not told
 	x.buf = b
 	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client
 	reason := ""
@@ -202,11 +191,11 @@ func (x *exchange) engineRefused(resp *http.Response) error {
 		}
 		return true
 	})
-	msg := "The engine refused this request with status " + strconv.Itoa(resp.StatusCode)
+	msg := "The engine refused this request with status " + strconv.Itoa(resp.Status)
 	if reason != "" {
 		msg += " (" + reason + ")"
 	}
-	return &refusal.Refusal{Code: refusal.EngineRefused, Status: resp.StatusCode, Message: msg + ". Nothing was charged."}
+	return &refusal.Refusal{Code: refusal.EngineRefused, Status: resp.Status, Message: msg + ". Nothing was charged."}
 }
 
 // errorName is the `type` or string `code` of an engine's error, if it looks like a name.

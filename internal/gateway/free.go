@@ -17,6 +17,7 @@ func (x *exchange) writeJSON(body []byte) error {
 	h["Content-Type"] = contentJSON
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	x.wrote = true
+	x.patience(len(body))
 	if _, err := x.w.Write(body); err != nil {
 		return errClientGone
 	}

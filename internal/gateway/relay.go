@@ -25,7 +25,7 @@ func contextCause(ctx context.Context) error { return context.Cause(ctx) }
 // relay brings the answer to the client up to, but without, its end, and fills the result. How an answer ends is told by
 // finish, once it is settled.
 func (x *exchange) relay() {
-	defer x.answer.Body.Close()
+	defer x.answer.Close()
 	defer x.answer.backend.running.Add(-1)
 	r := &x.result
 	o := meter.Options{
@@ -86,7 +86,7 @@ func (x *exchange) readWhole() ([]byte, error) {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
 		}
-		n, err := x.answer.Body.Read(b[len(b):cap(b)])
+		n, err := x.answer.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		if err == io.EOF {
 			return b, nil
@@ -123,9 +123,9 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 	s.Reset(x.answer.backend.dialect, o)
 	x.beginStream()
 	control := http.NewResponseController(x.w)
-	x.pump(s, func(out []byte) error {
-		control.SetWriteDeadline(time.Now().Add(x.g.Limits.Write))
-		if _, err := x.w.Write(out); err != nil {
+	x.pump(s, func(out []byte, last bool) error {
+		x.patience(len(out))
+		if _, err := x.w.Write(out); err != nil || last { // what came with the end goes out with it
 			return err
 		}
 		return control.Flush()
@@ -138,7 +138,7 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 // gather makes one whole answer of an event stream: the engine would tell the usage of its first choice only.
 func (x *exchange) gather(o meter.Options) meter.Report {
 	x.gathered = meter.NewGather(x.answer.backend.dialect, o, int(x.g.Limits.MaxBytes))
-	x.pump(gatherer{x.gathered}, func([]byte) error { return nil })
+	x.pump(gatherer{x.gathered}, func([]byte, bool) error { return nil })
 	report := x.gathered.Report()
 	if x.result.Outcome == usage.Completed {
 		x.result.Delivered = report.Counts.Output()
@@ -169,8 +169,9 @@ func (g gatherer) Seen() int64 {
 	return r.Counts.Output()
 }
 
-// pump moves an event stream from the engine to write, until it ends one way or another, and notes the outcome.
-func (x *exchange) pump(s feeder, write func([]byte) error) {
+// pump moves an event stream from the engine to write, until it ends one way or another, and notes the outcome. write is
+// told when the end of the stream came with what it gets.
+func (x *exchange) pump(s feeder, write func(out []byte, last bool) error) {
 	r := &x.result
 	if cap(x.buf) < 8<<10 {
 		x.buf = make([]byte, 0, 16<<10)
@@ -180,14 +181,14 @@ func (x *exchange) pump(s feeder, write func([]byte) error) {
 	defer idle.Stop()
 	marked, markedAt := int64(0), x.started
 	for {
-		n, readErr := x.answer.Body.Read(buf)
+		n, readErr := x.answer.Read(buf)
 		out, ev, err := s.Feed(buf[:n])
-		if len(out) > 0 && write(out) != nil {
+		if len(out) > 0 && write(out, ev == meter.Finished) != nil {
 			r.Outcome, r.Fault = usage.ClientGone, usage.Client
 			return
 		}
 		if ev == meter.None && err == nil && readErr == io.EOF {
-			if out, ev = s.End(); len(out) > 0 && write(out) != nil {
+			if out, ev = s.End(); len(out) > 0 && write(out, true) != nil {
 				r.Outcome, r.Fault = usage.ClientGone, usage.Client
 				return
 			}
@@ -289,7 +290,7 @@ func (x *exchange) finish(rec *usage.Record, err error) error {
 	h["Content-Length"] = []string{strconv.Itoa(len(x.send))}
 	x.stamp(h)
 	x.wrote = true
-	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.g.Limits.Write + time.Duration(len(x.send)>>14)*time.Second))
+	x.patience(len(x.send))
 	_, err = x.w.Write(x.send)
 	if err != nil {
 		return errClientGone // it is settled, and the receipt tells
@@ -298,6 +299,7 @@ func (x *exchange) finish(rec *usage.Record, err error) error {
 }
 
 func (x *exchange) finishStream(rec *usage.Record, cost meter.Cost) error {
+	x.patience(0)
 	if rec.Outcome == usage.Cut {
 		if _, err := x.w.Write(x.stream.Cut()); err != nil {
 			return errClientGone

@@ -15,6 +15,7 @@ import (
 
 	"talea/internal/account"
 	"talea/internal/catalog"
+	"talea/internal/engine"
 	"talea/internal/identity"
 	"talea/internal/ledger"
 	"talea/internal/meter"
@@ -58,6 +59,8 @@ type exchange struct {
 	code             refusal.Code
 
 	body  []byte // of the request
+	head  []byte // of the request to the engine
+	out   engine.Request
 	send  []byte // what goes to the engine
 	buf   []byte // what comes from it
 	tries [4]usage.Attempt
@@ -70,6 +73,12 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
 	x.id = x.g.ids.Mint(x.started)
 	x.snap = x.g.World.Current()
 	w.Header()["X-Request-Id"] = []string{x.id.String()}
+	x.patience(0) // the deadline of the connection's last request may still stand
+}
+
+// patience gives the client time to take what is about to be sent: some for anything, and 1 s for each 16 KiB.
+func (x *exchange) patience(size int) {
+	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.g.Limits.Write + time.Duration(size>>14)*time.Second))
 }
 
 func (x *exchange) end() {
@@ -80,7 +89,7 @@ func (x *exchange) end() {
 		x.cancel(nil)
 	}
 	x.req.reset()
-	*x = exchange{g: x.g, req: x.req, stream: x.stream, body: keep(x.body), send: keep(x.send), buf: keep(x.buf)}
+	*x = exchange{g: x.g, req: x.req, stream: x.stream, body: keep(x.body), head: x.head[:0], send: keep(x.send), buf: keep(x.buf)}
 }
 
 // keep keeps a buffer for the next request unless it has grown large.
@@ -366,6 +375,7 @@ func (x *exchange) refuse(no *refusal.Refusal) {
 	if x.key != nil && x.ep != nil && x.ep.metered != "" {
 		x.keepRefusal(no)
 	}
+	x.patience(0)
 	if x.wrote {
 		if x.streaming {
 			x.w.Write(errorEvent(nil, no))

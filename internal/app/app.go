@@ -38,7 +38,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	h := OSHost(version(), stderr)
+	h := osHost(version(), stderr)
 	p := cli.Program{
 		Args: args, Stdout: stdout, Stderr: stderr, Lookup: h.Lookup, Now: time.Now, Random: h.Random, Version: h.Version,
 		Commands: []*cobra.Command{demoCommand(h, stdout), serveCommand(h, stdout)},

@@ -9,10 +9,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"talea/internal/cli"
@@ -39,7 +41,11 @@ It prints a key and a curl line to call it yourself. q or Ctrl-C ends it.`,
 		Example: `  talea demo
   talea demo --engine http://127.0.0.1:11434 --kind ollama --model llama3.2:1b`,
 		Args: cli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return Demo(cmd.Context(), o, h, stdout) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // a closed window leaves nothing behind either
+			defer stop()
+			return Demo(ctx, o, h, stdout)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Engine, "engine", "", "URL of a real engine to use in place of the simulated ones")
@@ -220,7 +226,9 @@ func (d *demo) conclude(ctx context.Context) error {
 		return errors.New("the books differ: this is a bug, please report it with the lines above")
 	}
 	io.WriteString(d.out, `
-The demo's ledger is gone. For one that stays, write your engines, prices and accounts into a file:
+The demo's ledger is gone. For one that stays, write your engines, prices and
+accounts into a file:
+
   talea serve --data ./data --resources resources.yaml
 `)
 	return nil

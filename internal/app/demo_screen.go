@@ -20,7 +20,7 @@ type demoScreen struct {
 // openScreen takes over the terminal that out is, or returns nil where it is none. quit is called for q and Ctrl-C.
 func openScreen(out io.Writer, quit func()) *demoScreen {
 	f, ok := out.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
 	s := &demoScreen{out: f}

@@ -87,7 +87,7 @@ func TestDemo(t *testing.T) {
 	}
 	d, out := testDemo(DemoOptions{For: length})
 	ended := make(chan error, 1)
-	go func() { ended <- d.run(t.Context(), OSHost("test", io.Discard)) }()
+	go func() { ended <- d.run(t.Context(), osHost("test", io.Discard)) }()
 	callAsPrinted(t, <-out.greeting)
 	if err := <-ended; err != nil {
 		t.Fatal(err, out.text.String())
@@ -138,7 +138,7 @@ func TestDemoWithEngine(t *testing.T) {
 		before := e.Totals().Completed
 		d, out := testDemo(o)
 		ended := make(chan error, 1)
-		go func() { ended <- d.run(t.Context(), OSHost("test", io.Discard)) }()
+		go func() { ended <- d.run(t.Context(), osHost("test", io.Discard)) }()
 		callAsPrinted(t, <-out.greeting)
 		if err := <-ended; err != nil {
 			t.Fatal(err, out.text.String())
@@ -161,7 +161,7 @@ func TestDemoFails(t *testing.T) {
 		{DemoOptions{Admin: "0.0.0.0:0"}, "can be reached from elsewhere"},
 	} {
 		d, _ := testDemo(c.o)
-		if err := d.run(t.Context(), OSHost("test", io.Discard)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := d.run(t.Context(), osHost("test", io.Discard)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: error %v, want one with %q", c.o, err, c.want)
 		}
 		if _, err := os.Stat(d.dir); !os.IsNotExist(err) {

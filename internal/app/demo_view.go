@@ -17,7 +17,7 @@ type demoView struct {
 }
 
 func newDemoView(at Ready, key, model, token string) *demoView {
-	v := &demoView{at: at, key: key, model: model, token: token, plain: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"}
+	v := &demoView{at: at, key: key, model: model, token: token, plain: os.Getenv("NO_COLOR") != ""}
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if locale := strings.ToUpper(os.Getenv(name)); locale != "" {
 			v.ascii = !strings.Contains(locale, "UTF-8") && !strings.Contains(locale, "UTF8")
@@ -39,7 +39,7 @@ func (v *demoView) curl() []string {
 
 // greeting is written before anything is shown.
 func (v *demoView) greeting() string {
-	return "The gateway is at " + v.at.Tenants + " and speaks OpenAI's API. The key is " + v.key + ". Try:\n\n" +
+	return "The gateway is at " + v.at.Tenants + " and speaks OpenAI's API.\nA key for it is " + v.key + ". Try:\n\n" +
 		strings.Join(v.curl(), "\n") + "\n\nIts admin port, for `talea usage`, `talea limits startup/labs` and so on:\n\n" +
 		"export TALEA_ADMIN=" + v.at.Admin + " TALEA_ADMIN_TOKEN=" + v.token + "\n\n"
 }

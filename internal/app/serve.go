@@ -39,8 +39,8 @@ type Ready struct {
 	Token          string // the admin token, where it was made at this start
 }
 
-// OSHost is the host of the real program, logging to w.
-func OSHost(version string, w io.Writer) Host {
+// osHost is the host of the real program, logging to w.
+func osHost(version string, w io.Writer) Host {
 	return Host{
 		Lookup: os.LookupEnv, Clock: wallClock{}, Random: rand.Reader, Version: version,
 		Log: slog.New(slog.NewTextHandler(w, nil)), Ready: func(Ready) {},

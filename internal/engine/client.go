@@ -158,7 +158,7 @@ func (r *Request) check() (closing bool, err error) {
 // read to io.EOF or closed. A status is never an error.
 //
 // When ctx ends, the connection is reset at once, whatever it is in the middle of, and Do, or the Response's Read, returns
-// context.Cause(ctx). Other errors of the way to the engine are a *DialError or have, like it, a method Fault() string:
+// context.Cause(ctx). Other errors of the way to the engine are a *dialError or have, like it, a method Fault() string:
 // "connect", "timeout" (its Timeout() is true), "reset" or "protocol". None quotes a request or an answer.
 //
 // A kept connection that turns out closed before the first byte of an answer is no failure: engines close idle
@@ -200,7 +200,7 @@ func (cl *Client) dial(ctx context.Context, t *Target) (*conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, &DialError{err}
+	return nil, &dialError{err}
 }
 
 func (cl *Client) connect(ctx context.Context, t *Target) (*conn, error) {
@@ -316,20 +316,20 @@ func (cl *Client) CloseIdle() {
 	}
 }
 
-// DialError says that no connection to an engine could be made: not a byte of the request has left.
-type DialError struct{ err error }
+// dialError says that no connection to an engine could be made: not a byte of the request has left.
+type dialError struct{ err error }
 
 // Error says what failed, with the engine's address.
-func (e *DialError) Error() string { return "cannot connect to an engine: " + e.err.Error() }
+func (e *dialError) Error() string { return "cannot connect to an engine: " + e.err.Error() }
 
 // Unwrap returns the error of package net or crypto/tls.
-func (e *DialError) Unwrap() error { return e.err }
+func (e *dialError) Unwrap() error { return e.err }
 
 // Fault returns "connect".
-func (e *DialError) Fault() string { return "connect" }
+func (e *dialError) Fault() string { return "connect" }
 
 // Timeout reports whether it failed because ClientOptions.Connect, or the system's patience, was over.
-func (e *DialError) Timeout() bool {
+func (e *dialError) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(e.err, &t) && t.Timeout()
 }

@@ -69,7 +69,7 @@ type Dialect struct {
 	TimingMember string // member of answers with the times of the request, "" where there is none
 
 	boundMember [numEndpoints]string
-	members     [numEndpoints]Table
+	members     [numEndpoints]table
 	usage       []field
 	timing      []field
 }

@@ -26,7 +26,7 @@ var llamacpp = Dialect{
 		{"", "prompt_ms", prefill},
 		{"", "predicted_ms", decode},
 	},
-	members: [numEndpoints]Table{
+	members: [numEndpoints]table{
 		Chat: merge(openaiChat, llamacppSampling, operatorOnly, neutral(`
 			chat_template_kwargs add_generation_prompt continue_final_message parse_tool_calls reasoning_format
 			reasoning_budget_tokens reasoning_budget_message thinking_budget_tokens enable_thinking`)),

@@ -38,8 +38,8 @@ type Member struct {
 	Limit int64 // of AtMost and Entries; of Choices and BestOf where the engine allows less than the gateway, else 0
 }
 
-// Table lists request members by name.
-type Table map[string]Member
+// table lists request members by name.
+type table map[string]Member
 
 // Limits of what a request may ask for beside tokens.
 const (
@@ -47,27 +47,27 @@ const (
 	maxBias     = 1024 // entries of logit_bias and of lists of token ids
 )
 
-func each(names string, m Member) Table {
-	t := Table{}
+func each(names string, m Member) table {
+	t := table{}
 	for name := range strings.FieldsSeq(names) {
 		t[name] = m
 	}
 	return t
 }
 
-func neutral(names string) Table   { return each(names, Member{Class: Neutral}) }
-func ours(names string) Table      { return each(names, Member{Class: Ours}) }
-func forbidden(names string) Table { return each(names, Member{Class: Forbidden}) }
+func neutral(names string) table   { return each(names, Member{Class: Neutral}) }
+func ours(names string) table      { return each(names, Member{Class: Ours}) }
+func forbidden(names string) table { return each(names, Member{Class: Forbidden}) }
 
-func bound(r Rule, names string) Table { return each(names, Member{Class: Bound, Rule: r}) }
+func bound(r Rule, names string) table { return each(names, Member{Class: Bound, Rule: r}) }
 
-func limited(r Rule, limit int64, names string) Table {
+func limited(r Rule, limit int64, names string) table {
 	return each(names, Member{Class: Bound, Rule: r, Limit: limit})
 }
 
 // merge puts tables on top of each other: the last one that lists a name decides.
-func merge(tables ...Table) Table {
-	all := Table{}
+func merge(tables ...table) table {
+	all := table{}
 	for _, t := range tables {
 		for name, m := range t {
 			all[name] = m

@@ -12,7 +12,7 @@ var ollama = Dialect{
 		{"", "completion_tokens", Output},
 		{"", "total_tokens", Total},
 	},
-	members: [numEndpoints]Table{
+	members: [numEndpoints]table{
 		Chat:        merge(openaiChat, ollamaOne, operatorOnly, neutral("reasoning think")),
 		Completions: merge(openaiCompletions, ollamaOne, operatorOnly, limited(BestOf, 1, "best_of")),
 		Embeddings:  merge(openaiEmbeddings, operatorOnly),

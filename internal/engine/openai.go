@@ -17,7 +17,7 @@ var openai = Dialect{
 		{"completion_tokens_details", "reasoning_tokens", Reasoning},
 		{"", "reasoning_tokens", Reasoning},
 	},
-	members: [numEndpoints]Table{
+	members: [numEndpoints]table{
 		Chat: merge(openaiChat, openaiSafe, operatorOnly, neutral(`
 			top_k min_p repetition_penalty stop_token_ids skip_special_tokens chat_template_kwargs
 			separate_reasoning stream_reasoning reasoning thinking`)),

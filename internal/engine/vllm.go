@@ -22,7 +22,7 @@ var vllm = Dialect{
 		{"", "time_to_first_token_ms", prefill},
 		{"", "generation_time_ms", decode},
 	},
-	members: [numEndpoints]Table{
+	members: [numEndpoints]table{
 		Chat: merge(openaiChat, vllmSampling, operatorOnly, neutral(`
 			add_generation_prompt continue_final_message chat_template_kwargs documents include_reasoning
 			return_prompt_text`),

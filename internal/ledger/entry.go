@@ -30,8 +30,8 @@ const (
 	KindVoid       Kind = 20 // a settlement at which nothing is owed
 )
 
-// Defines reports whether entries of this kind are needed to read later ones.
-func (k Kind) Defines() bool { return k < 16 }
+// defines reports whether entries of this kind are needed to read later ones.
+func (k Kind) defines() bool { return k < 16 }
 
 // entryVersion is the version of the canonical bytes. A reader refuses a version that it does not know.
 const entryVersion = 1

@@ -120,7 +120,7 @@ type rig struct {
 	wrap   func(ledger.Store) ledger.Store // nil: as it is
 	store  *sqlite.Store
 	l      *ledger.Ledger
-	minter *usage.Minter
+	minter *ledger.Minter
 	prices *price.Row
 	chat   *usage.Subject // of chatChain
 	sales  *usage.Subject // of salesChain
@@ -139,7 +139,7 @@ func newRig(t testing.TB, limits ...quota.Limit) *rig {
 // unopened is a rig before its store is opened.
 func unopened(t testing.TB) *rig {
 	return &rig{
-		t: t, dir: t.TempDir(), clock: &clock{at: noon}, minter: usage.NewMinter(1), prices: newPrices(),
+		t: t, dir: t.TempDir(), clock: &clock{at: noon}, minter: ledger.NewMinter(1), prices: newPrices(),
 		chat: newSubject(chatChain, "small", "small"), sales: newSubject(salesChain, "small", "small"), onGone: usage.ChargeGenerated,
 	}
 }

@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"crypto/sha256"
+	"fmt"
+	"runtime"
 	"time"
 
 	"talea/internal/money"
@@ -88,6 +90,7 @@ func (l *Ledger) run() {
 			open = false // nothing is decided any more: what is pending is the last
 		}
 		for l.commit() {
+			runtime.Gosched() // those who were just woken come back in the same group as those who came meanwhile
 		}
 	}
 }
@@ -158,19 +161,36 @@ func (o *org) openFrom() int64 {
 // fail ends the ledger: from here on only a fresh Open knows what is true.
 func (l *Ledger) fail(err error) {
 	l.mu.Lock()
-	first := l.failed == nil
-	if first {
-		l.failed = err
+	defer l.mu.Unlock()
+	l.failLocked(err)
+}
+
+func (l *Ledger) failLocked(err error) {
+	if l.failed != nil {
+		return
+	}
+	l.failed = err
+	if l.opt.OnFailure != nil {
+		go l.opt.OnFailure(err)
+	}
+}
+
+// unlock ends a decision. A panic in it is a bug that may have left half of one in memory: the ledger fails shut, and
+// does not hang.
+func (l *Ledger) unlock() {
+	bug := recover()
+	if bug != nil {
+		l.failLocked(fmt.Errorf("bug in a decision: %v", bug))
 	}
 	l.mu.Unlock()
-	if first && l.opt.OnFailure != nil {
-		go l.opt.OnFailure(err)
+	if bug != nil {
+		panic(bug)
 	}
 }
 
 // count adds a settled request to the usage sums of the pending group.
 func (g *group) count(o *org, h *Hold) {
-	key := usageKey{o, h.subject, h.Admission.At.Unix() / BucketSeconds}
+	key := usageKey{o, h.subject, h.Admission.At.Unix() / bucketSeconds}
 	i, ok := g.usage[key]
 	if !ok {
 		i = len(g.Usage)

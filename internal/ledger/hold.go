@@ -98,35 +98,47 @@ func (l *Ledger) Hold(ctx context.Context, ask *Ask) (*Hold, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
+	h, w, g, err := l.admit(ask)
+	if err != nil {
+		return nil, err
+	}
+	if w != nil {
+		if h, g, err = l.wait(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.await(g); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// admit decides a hold that has just come: granted in a group, a place in a queue, or refused.
+func (l *Ledger) admit(ask *Ask) (*Hold, *waiter, *group, error) {
 	l.mu.Lock()
+	defer l.unlock()
 	if l.failed != nil {
-		l.mu.Unlock()
-		return nil, l.unavailable()
+		return nil, nil, nil, l.unavailable()
 	}
 	o := l.organisation(ask.Org)
 	if o.open[ask.ID] != nil {
-		l.mu.Unlock()
-		return nil, fmt.Errorf("request id %d has a hold already", ask.ID)
+		return nil, nil, nil, fmt.Errorf("request id %d has a hold already", ask.ID)
 	}
 	h, short := l.try(o, ask, false)
 	if short == nil {
-		g := l.pending
-		l.mu.Unlock()
-		return h, l.await(g)
+		return h, nil, l.pending, nil
 	}
 	if short.Verdict == quota.Exhausted || l.opt.Wait <= 0 || l.waiting >= maxWaiting {
-		l.mu.Unlock()
-		return nil, short
+		return nil, nil, nil, short
 	}
 	w := &waiter{ask: ask, queue: short.balance, ready: make(chan struct{})}
 	short.balance.waiters = append(short.balance.waiters, w)
 	l.waiting++
-	l.mu.Unlock()
-	return l.wait(ctx, o, w)
+	return nil, w, nil, nil
 }
 
 // wait waits in the queue of a contended balance.
-func (l *Ledger) wait(ctx context.Context, o *org, w *waiter) (*Hold, error) {
+func (l *Ledger) wait(ctx context.Context, w *waiter) (*Hold, *group, error) {
 	timer := time.NewTimer(l.opt.Wait)
 	defer timer.Stop()
 	select {
@@ -135,29 +147,25 @@ func (l *Ledger) wait(ctx context.Context, o *org, w *waiter) (*Hold, error) {
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
+	defer l.unlock()
 	if b := w.queue; b != nil { // nobody has answered: leave the queue, and let those behind have a look
 		b.waiters = slices.DeleteFunc(b.waiters, func(x *waiter) bool { return x == w })
 		w.queue = nil
 		l.waiting--
 		l.serve(b)
-		if l.failed != nil {
-			err := l.unavailable()
-			l.mu.Unlock()
-			return nil, err
+		switch {
+		case l.failed != nil:
+			return nil, nil, l.unavailable()
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
 		}
-		if ctx.Err() == nil {
-			w.hold, w.short = l.try(o, w.ask, true)
-			w.group = l.pending
-		}
+		w.hold, w.short = l.try(l.organisation(w.ask.Org), w.ask, true)
+		w.group = l.pending
 	}
-	l.mu.Unlock()
-	switch {
-	case w.hold != nil:
-		return w.hold, l.await(w.group)
-	case w.short != nil:
-		return nil, w.short
+	if w.short != nil {
+		return nil, nil, w.short
 	}
-	return nil, ctx.Err()
+	return w.hold, w.group, nil
 }
 
 // serve answers those who wait for a balance, in order, until the first who must go on waiting. The caller holds l.mu.
@@ -246,14 +254,21 @@ func (l *Ledger) Extend(h *Hold, more usage.Bounds, cost amount) error {
 	if err := checkBounds(more); err != nil {
 		return err
 	}
+	g, err := l.lengthen(h, more, cost)
+	if err != nil {
+		return err
+	}
+	return l.await(g)
+}
+
+func (l *Ledger) lengthen(h *Hold, more usage.Bounds, cost amount) (*group, error) {
 	l.mu.Lock()
+	defer l.unlock()
 	if l.failed != nil {
-		l.mu.Unlock()
-		return l.unavailable()
+		return nil, l.unavailable()
 	}
 	if h.Status != usage.Held {
-		l.mu.Unlock()
-		return fmt.Errorf("hold %d is %s: it cannot be extended", h.ID, h.Status)
+		return nil, fmt.Errorf("hold %d is %s: it cannot be extended", h.ID, h.Status)
 	}
 	at := l.now()
 	was := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds}
@@ -267,9 +282,7 @@ func (l *Ledger) Extend(h *Hold, more usage.Bounds, cost amount) error {
 			continue
 		}
 		if v := quota.Judge(b.limit.Amount, b.Balance, added[i].held); v != quota.Fits {
-			short := b.short(v, added[i].held)
-			l.mu.Unlock()
-			return short
+			return nil, b.short(v, added[i].held)
 		}
 	}
 	for i := range added {
@@ -280,9 +293,7 @@ func (l *Ledger) Extend(h *Hold, more usage.Bounds, cost amount) error {
 	h.extend(more, cost)
 	b := l.begin(h.org, KindExtend, at, h.ID)
 	l.end(h.org, KindExtend, h.ID, appendExtend(b, more, cost, added))
-	g := l.pending
-	l.mu.Unlock()
-	return l.await(g)
+	return l.pending, nil
 }
 
 func (h *Hold) extend(more usage.Bounds, cost amount) {
@@ -303,13 +314,13 @@ func extended(b, more usage.Bounds) usage.Bounds {
 // Checkpoint notes what a running request has used so far. It does not wait: it is durable with the next group.
 func (l *Ledger) Checkpoint(h *Hold, c usage.Counts, s usage.Source) {
 	l.mu.Lock()
+	defer l.unlock()
 	if l.failed == nil && h.Status == usage.Held {
 		h.mark, h.markFrom = c, s
 		b := l.begin(h.org, KindCheckpoint, l.now(), h.ID)
 		l.end(h.org, KindCheckpoint, h.ID, appendCheckpoint(b, &c, s))
+		l.kick()
 	}
-	l.mu.Unlock()
-	l.kick()
 }
 
 // balance returns what stands against a limit in the period that contains at. The caller holds l.mu.

@@ -42,7 +42,10 @@ var errClosed = errors.New("closed")
 var ErrUnavailable = errors.New("ledger unavailable")
 
 // Clock tells the time; the wall clock in the program, a fake one in tests.
-type Clock interface{ Now() time.Time }
+type Clock interface {
+	// Now returns the time of this instant; it may step back. It may be called at any time by anybody.
+	Now() time.Time
+}
 
 // Options of Open.
 type Options struct {

@@ -36,13 +36,22 @@ func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 	if err := checkLimits(p.Limits); err != nil {
 		return err
 	}
+	g, err := l.change(&p)
+	if err != nil || g == nil {
+		return err
+	}
+	return l.await(g)
+}
+
+// change decides a publication. It returns no group where nothing differs and nothing is pending.
+func (l *Ledger) change(p *Publication) (*group, error) {
 	limits := slices.SortedFunc(slices.Values(p.Limits), func(a, b quota.Limit) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Key(), b.Key()))
 	})
 	l.mu.Lock()
+	defer l.unlock()
 	if l.failed != nil {
-		l.mu.Unlock()
-		return l.unavailable()
+		return nil, l.unavailable()
 	}
 	at := l.now()
 	var waited []*balance
@@ -65,13 +74,10 @@ func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 		}
 	}
 	l.pending.Objects = append(l.pending.Objects, p.Objects...)
-	g := l.pending
-	idle := g.empty()
-	l.mu.Unlock()
-	if idle {
-		return nil // nothing differs
+	if l.pending.empty() {
+		return nil, nil
 	}
-	return l.await(g)
+	return l.pending, nil
 }
 
 func checkLimits(limits []quota.Limit) error {

@@ -175,9 +175,9 @@ func (l *Ledger) Usage(org account.ID, from, to time.Time, visit func(Sum) error
 		if s == nil {
 			return fmt.Errorf("usage of subject %d of organisation %d, which the log does not define: run `talea ledger check`", row.Subject, row.Org)
 		}
-		return visit(Sum{s, time.Unix(row.Bucket*BucketSeconds, 0).UTC(), row})
+		return visit(Sum{s, time.Unix(row.Bucket*bucketSeconds, 0).UTC(), row})
 	})
 }
 
-func floorBucket(t time.Time) int64 { return t.Unix() / BucketSeconds }
-func ceilBucket(t time.Time) int64  { return (t.Unix() + BucketSeconds - 1) / BucketSeconds }
+func floorBucket(t time.Time) int64 { return t.Unix() / bucketSeconds }
+func ceilBucket(t time.Time) int64  { return (t.Unix() + bucketSeconds - 1) / bucketSeconds }

@@ -42,7 +42,7 @@ func (g *group) refold(o *org, row EntryRow) error {
 	if row.Seq != o.seq || row.Hash != o.hash {
 		return fmt.Errorf("the chain of organisation %d is broken at entry %d: run `talea ledger check`", o.id, o.seq)
 	}
-	if row.Kind.Defines() {
+	if row.Kind.defines() {
 		return o.define(row)
 	}
 	h, d, err := open(row.Body)

@@ -351,3 +351,27 @@ func failAt(t *testing.T, n int, after bool) {
 		t.Errorf("%s", report)
 	}
 }
+
+// TestBugFailsShut: a panic in the middle of a decision does not leave the ledger locked, nor half a decision on disk.
+func TestBugFailsShut(t *testing.T) {
+	r := newRig(t, limitOn(acme, quota.Tokens, period.Day, units(1000)))
+	h := r.hold(10, 10)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		r.l.Settle(h, nil)
+	}()
+	if _, err := r.l.Hold(context.Background(), r.ask(1, 1)); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("held: %v", err)
+	}
+	if _, err := r.l.Settle(h, completed(1, 1)); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("settled: %v", err)
+	}
+	r.restart()
+	if report := r.check(); report.Voided != 1 || report.Open != 0 {
+		t.Errorf("%s", report)
+	}
+}

@@ -23,22 +23,27 @@ func errorsJoin(sentinel, cause error) error { return fmt.Errorf("%w: %w", senti
 // sent. The record is complete and read-only from then on. It must be called exactly once for every hold, whatever
 // happened; a second call posts nothing and answers ErrSettled.
 func (l *Ledger) Settle(h *Hold, r *usage.Result) (*usage.Record, error) {
-	l.mu.Lock()
-	if l.failed != nil {
-		l.mu.Unlock()
-		return nil, l.unavailable()
+	g, err := l.finish(h, r)
+	if err == nil {
+		err = l.await(g)
 	}
-	if h.Status != usage.Held {
-		l.mu.Unlock()
-		return nil, ErrSettled
-	}
-	l.post(h, r)
-	g := l.pending
-	l.mu.Unlock()
-	if err := l.await(g); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return &h.Record, nil
+}
+
+func (l *Ledger) finish(h *Hold, r *usage.Result) (*group, error) {
+	l.mu.Lock()
+	defer l.unlock()
+	if l.failed != nil {
+		return nil, l.unavailable()
+	}
+	if h.Status != usage.Held {
+		return nil, ErrSettled
+	}
+	l.post(h, r)
+	return l.pending, nil
 }
 
 // Void releases a hold at which nothing is owed: no engine was asked, or none answered.
@@ -161,12 +166,12 @@ func clamp(c *usage.Counts, leaves []usage.Meter, most int64) (over int64) {
 // the newest refusalSlots are kept, and a flood beyond a group's share is only counted by the caller's metrics.
 func (l *Ledger) Refuse(id usage.ID, body []byte) {
 	l.mu.Lock()
+	defer l.unlock()
 	if l.failed == nil && len(l.pending.Refusals) < refusalsPerGroup {
 		l.pending.Refusals = append(l.pending.Refusals, RefusalRow{Slot: l.refusals % refusalSlots, Request: id, Body: slices.Clone(body)})
 		l.refusals++
+		l.kick()
 	}
-	l.mu.Unlock()
-	l.kick()
 }
 
 const (

@@ -48,8 +48,8 @@ type UsageRow struct {
 	Charge   money.Amount
 }
 
-// BucketSeconds is the width of a usage bucket.
-const BucketSeconds = 900
+// bucketSeconds is the width of a usage bucket.
+const bucketSeconds = 900
 
 // RefusalRow is a "no" said after authentication. It is in no chain: it moved no money. Slot is reused in turn, so that
 // refusals take bounded space.
@@ -92,10 +92,11 @@ type Store interface {
 	// must not be appended to again: Start on a fresh Store finds out.
 	Append(shard, epoch int64, b *Batch) error
 
+	// Heads returns where every organisation's log stands, by organisation.
 	Heads() ([]HeadRow, error)
 	// Balances returns an organisation's balances of the given periods, by limit and period.
 	Balances(org account.ID, periods []int64) ([]BalanceRow, error)
-	// Definitions visits the entries that define things (Kind.Defines), by organisation and sequence.
+	// Definitions visits the entries that define things (Kind.defines), by organisation and sequence.
 	Definitions(visit func(EntryRow) error) error
 	// Entries visits an organisation's entries from seq on, in order.
 	Entries(org account.ID, from int64, visit func(EntryRow) error) error
@@ -105,6 +106,8 @@ type Store interface {
 	Usage(org account.ID, from, to int64, visit func(UsageRow) error) error
 	// Refusal returns the newest refusal of a request id, nil if there is none.
 	Refusal(id usage.ID) ([]byte, error)
+	// Objects returns what was last written of every object, deleted ones included, by kind and name.
 	Objects() ([]Object, error)
+	// Close lets the store go. Nothing may be called after it.
 	Close() error
 }

@@ -81,6 +81,9 @@ func (q *queue) ends(name string, in, out int64) {
 	q.mu.Lock()
 	h := q.holds[name]
 	q.mu.Unlock()
+	if h == nil {
+		q.t.Fatalf("%s has no hold", name)
+	}
 	q.settle(h, completed(in, out))
 }
 

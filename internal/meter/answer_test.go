@@ -79,8 +79,8 @@ func TestGather(t *testing.T) {
 		t.Errorf("%v, want %v", err, ErrTooLarge)
 	}
 	broken := NewGather(dialect(t, "llamacpp"), Options{}, 1<<20)
-	if ev, _ := broken.Feed([]byte(event(`{"error":{"code":500}}`))); ev != EngineError || !strings.Contains(string(broken.EngineMessage()), "500") {
-		t.Errorf("event %d, %s", ev, broken.EngineMessage())
+	if ev, _ := broken.Feed([]byte(event(`{"error":{"code":500}}`))); ev != EngineError || !strings.Contains(string(broken.s.engineMessage()), "500") {
+		t.Errorf("event %d, %s", ev, broken.s.engineMessage())
 	}
 	if ev := NewGather(vllmDialect, Options{}, 1).End(); ev != None {
 		t.Errorf("event %d of no stream", ev)

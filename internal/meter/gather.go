@@ -66,9 +66,6 @@ func (g *Gather) End() Event {
 // Report is what was used as far as the stream has been read.
 func (g *Gather) Report() Report { return g.s.Report() }
 
-// EngineMessage is Stream.EngineMessage.
-func (g *Gather) EngineMessage() []byte { return g.s.EngineMessage() }
-
 // Body appends the whole answer to dst, with a usage object of the billed counts and the cost in it. It is for after
 // Finished, or after OverBound: then what has come is the answer, and choices that have not finished end by "length".
 func (g *Gather) Body(dst []byte, billed *usage.Counts, cost Cost) []byte {

@@ -284,8 +284,8 @@ func longer(a, b engine.Timing) engine.Timing {
 	return engine.Timing{Queue: max(a.Queue, b.Queue), Prefill: max(a.Prefill, b.Prefill), Decode: max(a.Decode, b.Decode)}
 }
 
-// EngineMessage is the error member of the engine's error event, as JSON of at most 8 KiB, cut off beyond that.
-func (s *Stream) EngineMessage() []byte { return s.failure }
+// engineMessage is the error member of the engine's error event, as JSON of at most 8 KiB, cut off beyond that.
+func (s *Stream) engineMessage() []byte { return s.failure }
 
 // Malformed is the number of events that could not be read and were relayed as they were.
 func (s *Stream) Malformed() int64 { return s.malformed }

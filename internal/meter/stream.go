@@ -28,15 +28,15 @@ type Event uint8
 const (
 	None        Event = iota
 	Finished          // the answer is complete; its end and final usage are held back: settle, then write Tail
-	EngineError       // the engine reported a failure, which is held back: EngineMessage
+	EngineError       // the engine reported a failure, which is held back: engineMessage
 	OverBound         // more output than Options.OutputBound was seen: Cut, or SetBound and Feed(nil)
 )
 
 // ErrTooLong is the error for an event, or a line, longer than Options.MaxEvent.
 var ErrTooLong = errors.New("an event of the engine's stream is too long")
 
-// DefaultMaxEvent is the longest event that passes, in bytes: lines of 2 MiB and what frames them.
-const DefaultMaxEvent = 2<<20 + 4096
+// defaultMaxEvent is the longest event that passes, in bytes: lines of 2 MiB and what frames them.
+const defaultMaxEvent = 2<<20 + 4096
 
 // Options say what was asked. The zero value is one prompt, one choice, no usage for the client, no bound.
 type Options struct {
@@ -44,7 +44,7 @@ type Options struct {
 	Choices     int   // choices for each prompt, 0 is 1
 	ShowUsage   bool  // the client asked for usage at the end
 	ShowRunning bool  // the client itself asked for the dialect's running usage
-	MaxEvent    int   // in bytes, 0 is DefaultMaxEvent
+	MaxEvent    int   // in bytes, 0 is defaultMaxEvent
 	OutputBound int64 // most output tokens of all choices together, 0 is none
 }
 
@@ -85,8 +85,8 @@ type segment struct{ from, n int }
 
 type span struct{ from, to int }
 
-// NewStream returns a Stream for one answer of an engine that speaks d.
-func NewStream(d *engine.Dialect, o Options) *Stream {
+// newStream returns a Stream for one answer of an engine that speaks d.
+func newStream(d *engine.Dialect, o Options) *Stream {
 	s := &Stream{}
 	s.Reset(d, o)
 	return s
@@ -98,7 +98,7 @@ const maxKept = 64 << 10
 // Reset makes s ready for another answer. Small buffers are used again.
 func (s *Stream) Reset(d *engine.Dialect, o Options) {
 	if o.MaxEvent == 0 {
-		o.MaxEvent = DefaultMaxEvent
+		o.MaxEvent = defaultMaxEvent
 	}
 	o.Prompts, o.Choices = max(1, o.Prompts), max(1, o.Choices)
 	again := func(b []byte) []byte {

@@ -153,11 +153,11 @@ func TestZerosInChunksAreNoUsage(t *testing.T) {
 }
 
 func TestEngineErrorIsHeldBack(t *testing.T) {
-	s := NewStream(vllmDialect, Options{})
+	s := newStream(vllmDialect, Options{})
 	const failure = `{"message":"EngineCore \"died\"","code":500}`
 	out, ev, err := s.Feed([]byte(event(hi) + event(`{"error":`+failure+`}`) + done))
-	if string(out) != event(hi) || ev != EngineError || err != nil || string(s.EngineMessage()) != failure {
-		t.Errorf("out %q, event %d, %v, message %s", out, ev, err, s.EngineMessage())
+	if string(out) != event(hi) || ev != EngineError || err != nil || string(s.engineMessage()) != failure {
+		t.Errorf("out %q, event %d, %v, message %s", out, ev, err, s.engineMessage())
 	}
 	if out, ev, err := s.Feed([]byte(event(hi))); len(out) != 0 || ev != None || err != nil {
 		t.Errorf("after it: %q, %d, %v", out, ev, err)
@@ -183,7 +183,7 @@ func TestTooLong(t *testing.T) {
 		{"a million empty lines", strings.Repeat("\r", 1_000_000), 4096, false},
 	} {
 		for _, step := range []int{len(c.in), 700} {
-			s := NewStream(vllmDialect, Options{MaxEvent: c.max})
+			s := newStream(vllmDialect, Options{MaxEvent: c.max})
 			var err error
 			relayed := 0
 			for part := range slices.Chunk([]byte(c.in), step) {
@@ -205,7 +205,7 @@ func TestTooLong(t *testing.T) {
 
 func TestOverBound(t *testing.T) {
 	running := string(transcript(t, "vllm/running.sse"))
-	s := NewStream(vllmDialect, Options{OutputBound: 4})
+	s := newStream(vllmDialect, Options{OutputBound: 4})
 	out, ev, err := s.Feed([]byte(running))
 	if ev != OverBound || err != nil || s.Seen() != 5 || strings.Count(string(out), "\n\n") != 6 {
 		t.Fatalf("event %d, %v, %d seen, relayed %q", ev, err, s.Seen(), out)
@@ -226,20 +226,20 @@ func TestOverBound(t *testing.T) {
 		strings.Repeat(event(`{"choices":[{"index":0,"delta":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":0}}`), 50),
 		strings.Repeat(event(`{"choices":[{"index":0,"delta":{"content":"x"}}]}`), 50),
 	} {
-		s := NewStream(vllmDialect, Options{OutputBound: 20})
+		s := newStream(vllmDialect, Options{OutputBound: 20})
 		if _, ev, _ := s.Feed([]byte(in)); ev != OverBound || s.deltas > 23 {
 			t.Errorf("event %d after %d deltas", ev, s.deltas)
 		}
 	}
 	// The bound itself is allowed.
-	s = NewStream(vllmDialect, Options{OutputBound: 7})
+	s = newStream(vllmDialect, Options{OutputBound: 7})
 	if _, ev, _ := s.Feed([]byte(running)); ev != Finished {
 		t.Errorf("event %d at the bound", ev)
 	}
 }
 
 func TestCut(t *testing.T) {
-	s := NewStream(vllmDialect, Options{Choices: 2, ShowUsage: true, OutputBound: 1})
+	s := newStream(vllmDialect, Options{Choices: 2, ShowUsage: true, OutputBound: 1})
 	two := strings.Replace(hiUsed, `"index":0`, `"index":1`, 1)
 	_, ev, _ := s.Feed([]byte(event(strings.Replace(stop, `"index":0`, `"index":0`, 1)) + event(hiUsed) + event(two)))
 	if ev != OverBound {
@@ -254,14 +254,14 @@ func TestCut(t *testing.T) {
 	if got := string(s.Tail(&r.Counts, Cost{"0.01", "EUR"})); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	text := NewStream(vllmDialect, Options{})
+	text := newStream(vllmDialect, Options{})
 	if _, _, err := text.Feed([]byte(event(`{"id":"t","object":"text_completion","choices":[{"index":0,"text":"x"}]}`))); err != nil {
 		t.Fatal(err)
 	}
 	if got := string(text.Cut()); !strings.Contains(got, `"choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]`) || text.Report().Finish != "length" {
 		t.Errorf("%s", got)
 	}
-	if got := string(NewStream(vllmDialect, Options{}).Cut()); !json.Valid([]byte(strings.TrimPrefix(got, "data: "))) {
+	if got := string(newStream(vllmDialect, Options{}).Cut()); !json.Valid([]byte(strings.TrimPrefix(got, "data: "))) {
 		t.Errorf("before any chunk: %s", got)
 	}
 }
@@ -279,7 +279,7 @@ func TestTail(t *testing.T) {
 		{"where there was none", "vllm", "nousage.sse", Options{ShowUsage: true}, `{"prompt_tokens":0,"completion_tokens":6,"total_tokens":6,"cost":"0.0042","currency":"EUR"}`},
 		{"from the finish chunk", "openai", "onfinish.sse", Options{ShowUsage: true}, `{"prompt_tokens":20,"completion_tokens":8,"total_tokens":28,"prompt_tokens_details":{"cached_tokens":12},"completion_tokens_details":{"reasoning_tokens":4},"cost":"0.0042","currency":"EUR"}`},
 	} {
-		s := NewStream(dialect(t, c.dialect), c.o)
+		s := newStream(dialect(t, c.dialect), c.o)
 		if _, ev, err := s.Feed(transcript(t, c.dialect+"/"+c.file)); ev != Finished || err != nil {
 			t.Fatalf("%s: %d, %v", c.name, ev, err)
 		}
@@ -310,7 +310,7 @@ func TestTail(t *testing.T) {
 }
 
 func TestMalformedIsCounted(t *testing.T) {
-	s := NewStream(vllmDialect, Options{})
+	s := newStream(vllmDialect, Options{})
 	if _, _, err := s.Feed([]byte(event(`{"choices":[{"delta":`) + event("what") + event("null") + event(hi) + event(`{"choices":[{"delta":{"content":"x"`))); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func TestFinishReasons(t *testing.T) {
 }
 
 func TestResetForgets(t *testing.T) {
-	s := NewStream(vllmDialect, Options{})
+	s := newStream(vllmDialect, Options{})
 	for range 3 {
 		if _, ev, err := s.Feed(transcript(t, "vllm/running.sse")); ev != Finished || err != nil {
 			t.Fatal(ev, err)
@@ -374,7 +374,7 @@ func TestResetForgets(t *testing.T) {
 
 func TestFeedDoesNotAllocate(t *testing.T) {
 	in := transcript(t, "vllm/running.sse")
-	s := NewStream(vllmDialect, Options{})
+	s := newStream(vllmDialect, Options{})
 	if n := testing.AllocsPerRun(50, func() {
 		s.Reset(vllmDialect, Options{})
 		for part := range slices.Chunk(in, 500) {
@@ -392,7 +392,7 @@ func TestFeedDoesNotAllocate(t *testing.T) {
 
 // split feeds in in pieces whose lengths come from cuts, and returns what is relayed and reported.
 func split(d *engine.Dialect, o Options, in, cuts []byte) (out []byte, state string) {
-	s := NewStream(d, o)
+	s := newStream(d, o)
 	var ev Event
 	var err error
 	for i := 0; len(in) > 0 && ev == None && err == nil; i++ {
@@ -413,7 +413,7 @@ func split(d *engine.Dialect, o Options, in, cuts []byte) (out []byte, state str
 		out = append(out, part...)
 	}
 	r := s.Report()
-	state = fmt.Sprint(ev, err, summary(r), r.Timing, s.Malformed(), string(s.EngineMessage()))
+	state = fmt.Sprint(ev, err, summary(r), r.Timing, s.Malformed(), string(s.engineMessage()))
 	if ev == Finished {
 		state += string(s.Tail(&r.Counts, Cost{"1", "EUR"}))
 	}
@@ -482,7 +482,7 @@ func BenchmarkFeed(b *testing.B) {
 	}{{"hidden", Options{}}, {"shown", Options{ShowUsage: true, ShowRunning: true}}} {
 		b.Run(c.name, func(b *testing.B) {
 			events := bytes.SplitAfter(in, []byte("\n\n"))
-			s := NewStream(vllmDialect, c.o)
+			s := newStream(vllmDialect, c.o)
 			b.ReportAllocs()
 			for b.Loop() {
 				s.Reset(vllmDialect, c.o)

@@ -52,7 +52,7 @@ func summary(r Report) string {
 // play feeds a whole stream and its end, and returns what was relayed, the tail included.
 func play(t testing.TB, d *engine.Dialect, o Options, in []byte) (out string, ev Event, r Report) {
 	t.Helper()
-	s := NewStream(d, o)
+	s := newStream(d, o)
 	relayed, ev, err := s.Feed(in)
 	if err != nil {
 		t.Fatal(err)
@@ -300,7 +300,7 @@ func TestTruncatedAnywhere(t *testing.T) {
 		}
 		_, _, whole := play(t, d, o, in)
 		last := int64(0)
-		s := NewStream(d, o)
+		s := newStream(d, o)
 		for i := range in {
 			if _, _, err := s.Feed(in[i : i+1]); err != nil {
 				t.Fatal(err)

@@ -85,14 +85,6 @@ func (a Amount) Sign() int {
 // IsZero reports whether a is 0.
 func (a Amount) IsZero() bool { return a == Amount{} }
 
-// Min returns the smaller of a and b.
-func Min(a, b Amount) Amount {
-	if b.Cmp(a) < 0 {
-		return b
-	}
-	return a
-}
-
 // Max returns the larger of a and b.
 func Max(a, b Amount) Amount {
 	if b.Cmp(a) > 0 {

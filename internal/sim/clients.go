@@ -59,40 +59,49 @@ type Tally struct {
 
 // Clients are running applications.
 type Clients struct {
-	o       ClientsOptions
-	client  *http.Client
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	o        ClientsOptions
+	client   *http.Client
+	asking   context.Context // no request begins after its end
+	stop     context.CancelFunc
+	answered context.Context // no request outlives it
+	hangUp   context.CancelFunc
+	running  sync.WaitGroup
 
-	mu    sync.Mutex // guards tally
+	mu    sync.Mutex // guards the tallies
 	tally map[string]*Tally
 }
 
-// StartClients starts the users of every application. Stop ends them.
+// StartClients starts the users of every application. Stop must end them.
 func StartClients(o ClientsOptions) *Clients {
 	if o.Sleep == nil {
 		o.Sleep = realSleep
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &Clients{o: o, cancel: cancel, tally: map[string]*Tally{}, client: &http.Client{Transport: &http.Transport{
+	c := &Clients{o: o, tally: map[string]*Tally{}, client: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 256,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 	}}}
+	c.answered, c.hangUp = context.WithCancel(context.Background())
+	c.asking, c.stop = context.WithCancel(c.answered)
+	for i := range o.Apps {
+		c.tally[o.Apps[i].Name] = &Tally{}
+	}
 	for i := range o.Apps {
 		a := &o.Apps[i]
-		c.tally[a.Name] = &Tally{}
 		for n := range a.Users {
 			u := &user{c: c, app: a, rand: rand.New(rand.NewPCG(o.Seed, uint64(i)<<32|uint64(n)))}
-			c.running.Go(func() { u.live(ctx) })
+			c.running.Go(u.live)
 		}
 	}
 	return c
 }
 
-// Stop hangs up on what runs and waits for every user to end.
-func (c *Clients) Stop() {
-	c.cancel()
+// Stop lets no more requests begin, hangs up on those that still run after the grace, and waits for every user to end.
+func (c *Clients) Stop(grace time.Duration) {
+	c.stop()
+	hangUp := time.AfterFunc(grace, c.hangUp)
 	c.running.Wait()
+	hangUp.Stop()
+	c.hangUp()
 	c.client.CloseIdleConnections()
 }
 
@@ -126,12 +135,12 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return fmt.Sprintf("refused with %d", e.status) }
 
-// live thinks and asks until ctx ends.
-func (u *user) live(ctx context.Context) {
+// live thinks and asks until it is stopped.
+func (u *user) live() {
 	wait := time.Duration(u.rand.Int64N(int64(u.app.Think) + 1)) // not all at once
-	for u.c.o.Sleep(ctx, wait) == nil {
-		told, err := u.ask(ctx)
-		if ctx.Err() != nil {
+	for u.c.o.Sleep(u.c.asking, wait) == nil {
+		told, err := u.ask(u.c.answered)
+		if u.c.answered.Err() != nil {
 			return
 		}
 		var no *refusedError

@@ -170,9 +170,6 @@ func (g *generation) book(t Tokens) {
 // came before it.
 func (g *generation) decode(emit func(choice int, tokens, before int64) error) error {
 	for step := int64(0); ; step++ {
-		if err := g.ctx.Err(); err != nil {
-			return err
-		}
 		more, paused := false, false
 		for i, length := range g.lengths {
 			events := g.events(length)

@@ -25,8 +25,8 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// SchemaVersion is the version of the tables. A program refuses a file of a newer one.
-const SchemaVersion = 1
+// schemaVersion is the version of the tables. A program refuses a file of a newer one.
+const schemaVersion = 1
 
 // FileName is the ledger's file in the data directory.
 const FileName = "talea.db"
@@ -107,7 +107,12 @@ func OpenReader(dir string) (*Store, error) {
 		return nil, fmt.Errorf("cannot read the ledger: %w", err)
 	}
 	s.failed = errors.New("opened for reading only")
-	if err := s.openReaders(); err != nil {
+	err := s.openReaders()
+	if err == nil {
+		err = s.query("PRAGMA user_version", nil, func(stmt *sqlite.Stmt) error { return checkSchema(stmt.ColumnInt64(0)) })
+	}
+	if err != nil {
+		s.Close()
 		return nil, fmt.Errorf("cannot read %s: %w", s.path, err)
 	}
 	return s, nil
@@ -154,17 +159,21 @@ func (s *Store) open() (err error) {
 const busyTimeout = 10 * time.Second
 
 func migrate(conn *sqlite.Conn) error {
-	version, err := sqlitex.ResultInt(conn.Prep("PRAGMA user_version"))
+	version, err := sqlitex.ResultInt64(conn.Prep("PRAGMA user_version"))
 	if err != nil {
 		return err
 	}
-	switch {
-	case version > SchemaVersion:
-		return fmt.Errorf("it was written by a newer version of talea (schema %d, this program knows %d)", version, SchemaVersion)
-	case version == SchemaVersion:
-		return nil
+	if version > 0 {
+		return checkSchema(version)
 	}
-	return sqlitex.ExecuteScript(conn, fmt.Sprintf("%s; PRAGMA user_version = %d;", schema, SchemaVersion), nil)
+	return sqlitex.ExecuteScript(conn, fmt.Sprintf("%s; PRAGMA user_version = %d;", schema, schemaVersion), nil)
+}
+
+func checkSchema(version int64) error {
+	if version > schemaVersion {
+		return fmt.Errorf("it was written by a newer version of talea (schema %d, this program knows %d)", version, schemaVersion)
+	}
+	return nil
 }
 
 func (s *Store) openReaders() (err error) {

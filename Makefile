@@ -18,7 +18,7 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	./test/fuzz.sh $(or $(FUZZTIME),20s)
 
 bench: ## CPU, latency, memory and bytes per request, against a bare reverse proxy in the same run
-	cd test/bench && go run . $(BENCH)
+	go run ./test/bench $(BENCH)
 
 realengine: ## a real llama.cpp behind the gateway, with OpenAI's clients for Go and Node (needs apt and npm)
 	cd test/realengine && go test -count=1 -v ./...

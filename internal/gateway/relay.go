@@ -226,11 +226,19 @@ func (x *exchange) ended(ev meter.Event, err, readErr error) bool {
 	return true
 }
 
+// Values of headers that are the same on every answer. net/http only reads them.
+var (
+	contentSSE = []string{"text/event-stream; charset=utf-8"}
+	noCache    = []string{"no-cache"}
+	unbuffered = []string{"no"}
+	timesOne   = []string{"1"}
+)
+
 func (x *exchange) beginStream() {
 	h := x.w.Header()
-	h["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
-	h["Cache-Control"] = []string{"no-cache"}
-	h["X-Accel-Buffering"] = []string{"no"}
+	h["Content-Type"] = contentSSE
+	h["Cache-Control"] = noCache
+	h["X-Accel-Buffering"] = unbuffered
 	x.stamp(h)
 	x.w.WriteHeader(http.StatusOK)
 	x.wrote, x.streaming = true, true
@@ -239,10 +247,12 @@ func (x *exchange) beginStream() {
 // stamp says on the answer what served it and under which price.
 func (x *exchange) stamp(h http.Header) {
 	s := x.offer.Subject
-	h["X-Price-Version"] = []string{s.Book + "@" + s.BookVersion}
-	h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}
-	h["X-Model-Served"] = []string{s.Model}
-	h["Openai-Processing-Ms"] = []string{strconv.FormatInt(x.result.FirstMicros/1000, 10)}
+	values := [3]string{s.Book + "@" + s.BookVersion, s.Model, strconv.FormatInt(x.result.FirstMicros/1000, 10)}
+	h["X-Price-Version"], h["X-Model-Served"], h["Openai-Processing-Ms"] = values[0:1:1], values[1:2:2], values[2:3:3]
+	h["X-Price-Multiplier"] = timesOne
+	if x.row.Multiplier != 1_000_000 {
+		h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}
+	}
 }
 
 // multiplierText writes parts per million as a decimal.
@@ -305,9 +315,11 @@ func (x *exchange) finishStream(rec *usage.Record, cost meter.Cost) error {
 			return errClientGone
 		}
 	}
-	h := x.w.Header()
-	h[http.TrailerPrefix+"X-Cost"] = []string{cost.Amount}
-	h[http.TrailerPrefix+"X-Cost-Currency"] = []string{cost.Currency}
+	if !x.req.showUsage { // else the usage of the last chunk tells it
+		h := x.w.Header()
+		h[http.TrailerPrefix+"X-Cost"] = []string{cost.Amount}
+		h[http.TrailerPrefix+"X-Cost-Currency"] = []string{cost.Currency}
+	}
 	if _, err := x.w.Write(x.stream.Tail(&rec.Counts, cost)); err != nil {
 		return errClientGone
 	}

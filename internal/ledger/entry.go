@@ -192,11 +192,6 @@ func readLimit(d *decoder, org account.ID) (num int64, removed bool, q quota.Lim
 	q = quota.Limit{Org: org, Account: account.ID(d.uint()), Measure: quota.Measure(d.byte()), Window: period.Window(d.byte())}
 	q.Path, q.Zone, q.Model, q.SizeClass = account.Path(d.text()), d.text(), d.text(), d.text()
 	q.Amount = d.amount()
-	if d.err == nil {
-		if err := checkLimit(&q); err != nil {
-			d.fail(err)
-		}
-	}
 	return num, removed, q
 }
 

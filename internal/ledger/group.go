@@ -80,6 +80,14 @@ func (l *Ledger) kick() {
 	}
 }
 
+// A commit costs the same 120 µs of processor time, most of it the sync, whether it has one entry or fifty. After a group
+// of a crowd the next one waits for a breath, so that it is larger: half of the commits for a millisecond of patience. Who
+// comes alone never waits.
+const (
+	crowd  = 8 // entries
+	breath = time.Millisecond
+)
+
 // run commits groups until Close.
 func (l *Ledger) run() {
 	defer close(l.ended)
@@ -89,21 +97,24 @@ func (l *Ledger) run() {
 		case <-l.stop:
 			open = false // nothing is decided any more: what is pending is the last
 		}
-		for l.commit() {
+		for size := l.commit(); size > 0; size = l.commit() {
+			if size >= crowd {
+				time.Sleep(breath)
+			}
 			runtime.Gosched() // those who were just woken come back in the same group as those who came meanwhile
 		}
 	}
 }
 
-// commit takes the pending group and makes it durable. It reports whether there was one.
-func (l *Ledger) commit() bool {
+// commit takes the pending group and makes it durable. It returns the number of its entries and other rows, 0 for none.
+func (l *Ledger) commit() int {
 	l.mu.Lock()
 	g := l.pending
 	if g.empty() {
 		l.mu.Unlock()
-		return false
+		return 0
 	}
-	l.pending = newGroup(l.spare)
+	l.pending, l.newest = newGroup(l.spare), g
 	l.spare = nil
 	l.derive(g)
 	failed := l.failed
@@ -126,7 +137,7 @@ func (l *Ledger) commit() bool {
 	l.spare = g.arena
 	l.mu.Unlock()
 	close(g.done)
-	return true
+	return len(g.Entries) + len(g.Objects) + len(g.Refusals)
 }
 
 // derive adds to the group what follows from its entries. The caller holds l.mu, so it is exactly their sum.

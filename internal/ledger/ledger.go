@@ -72,6 +72,7 @@ type Ledger struct {
 	orgs      map[account.ID]*org
 	last      time.Time // newest decision: time never runs backwards here
 	pending   *group
+	newest    *group // that was taken to be committed; nil before the first
 	spare     []byte // arena of a group that is done
 	failed    error
 	closed    bool
@@ -119,18 +120,18 @@ type balanceKey struct{ limit, period int64 }
 
 type limit struct {
 	num     int64
+	key     string // quota.Limit.Key
 	removed bool
 	quota.Limit
 	zone    *time.Location
 	current *balance
 }
 
-func (lim *limit) change(want quota.Limit) {
+func (lim *limit) change(want *wantedLimit) {
 	if lim.Zone != want.Zone {
 		lim.current = nil // the next period is compiled in the new zone
 	}
-	lim.Limit, lim.removed = want, false
-	lim.zone = mustZone(want.Zone)
+	lim.Limit, lim.zone, lim.removed = want.Limit, want.zone, false
 }
 
 // balance is what stands against one limit in one period.
@@ -146,14 +147,6 @@ type balance struct {
 type touch struct {
 	balance *balance
 	held    amount
-}
-
-func mustZone(name string) *time.Location {
-	loc, err := time.LoadLocation(name)
-	if err != nil {
-		panic("ledger: time zone was checked before: " + name)
-	}
-	return loc
 }
 
 func newOrg(id account.ID) *org {
@@ -185,11 +178,11 @@ func (l *Ledger) sortedOrgs() []*org {
 	return list
 }
 
-func (o *org) addLimit(num int64, q quota.Limit) *limit {
-	lim := &limit{num: num, Limit: q, zone: mustZone(q.Zone)}
+func (o *org) addLimit(num int64, want *wantedLimit) *limit {
+	lim := &limit{num: num, key: want.key, Limit: want.Limit, zone: want.zone}
 	o.limitList = append(o.limitList, lim)
-	o.limitByKey[q.Key()] = lim
-	o.limitsOf[q.Account] = append(o.limitsOf[q.Account], lim)
+	o.limitByKey[lim.key] = lim
+	o.limitsOf[lim.Account] = append(o.limitsOf[lim.Account], lim)
 	return lim
 }
 

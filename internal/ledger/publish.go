@@ -33,21 +33,19 @@ func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := checkLimits(p.Limits); err != nil {
+	wanted, err := checkLimits(p.Limits)
+	if err != nil {
 		return err
 	}
-	g, err := l.change(&p)
+	g, err := l.change(wanted, p.Objects)
 	if err != nil || g == nil {
 		return err
 	}
 	return l.await(g)
 }
 
-// change decides a publication. It returns no group where nothing differs and nothing is pending.
-func (l *Ledger) change(p *Publication) (*group, error) {
-	limits := slices.SortedFunc(slices.Values(p.Limits), func(a, b quota.Limit) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Key(), b.Key()))
-	})
+// change decides a publication. It returns the group that makes it durable, nil where there never was one.
+func (l *Ledger) change(wanted []wantedLimit, objects []Object) (*group, error) {
 	l.mu.Lock()
 	defer l.unlock()
 	if l.failed != nil {
@@ -55,15 +53,14 @@ func (l *Ledger) change(p *Publication) (*group, error) {
 	}
 	at := l.now()
 	var waited []*balance
-	wanted := make(map[string]bool, len(limits))
-	for i := range limits {
-		wanted[limits[i].Key()] = true
-		o := l.organisation(limits[i].Org)
-		waited = append(waited, l.setLimit(o, at, &limits[i]))
+	keys := make(map[string]bool, len(wanted))
+	for i := range wanted {
+		keys[wanted[i].key] = true
+		waited = append(waited, l.setLimit(l.organisation(wanted[i].Org), at, &wanted[i]))
 	}
 	for _, o := range l.sortedOrgs() {
 		for _, lim := range o.limitList {
-			if !lim.removed && !wanted[lim.Key()] {
+			if !lim.removed && !keys[lim.key] {
 				waited = append(waited, l.removeLimit(o, at, lim))
 			}
 		}
@@ -73,58 +70,76 @@ func (l *Ledger) change(p *Publication) (*group, error) {
 			l.serve(b)
 		}
 	}
-	l.pending.Objects = append(l.pending.Objects, p.Objects...)
+	l.pending.Objects = append(l.pending.Objects, objects...)
 	if l.pending.empty() {
-		return nil, nil
+		return l.newest, nil // nothing differs from what was decided before, which may not be on disk yet
 	}
 	return l.pending, nil
 }
 
-func checkLimits(limits []quota.Limit) error {
-	seen := make(map[string]bool, len(limits))
-	for i := range limits {
-		lim := &limits[i]
-		if seen[lim.Key()] {
-			return fmt.Errorf("two limits of %s have the same measure, window and narrowing: %s per %s", lim.Path, lim.Measure, lim.Window)
-		}
-		seen[lim.Key()] = true
-		if err := checkLimit(lim); err != nil {
-			return err
-		}
-	}
-	return nil
+// wantedLimit is a limit of a publication with what is slow to find out.
+type wantedLimit struct {
+	quota.Limit
+	key  string
+	zone *time.Location
 }
 
-func checkLimit(lim *quota.Limit) error {
-	if _, err := period.Zone(lim.Zone); err != nil {
-		return fmt.Errorf("limit of %s: %w", lim.Path, err)
+// checkLimits checks the limits of a publication, and sorts them by path.
+func checkLimits(limits []quota.Limit) ([]wantedLimit, error) {
+	wanted := make([]wantedLimit, 0, len(limits))
+	seen := make(map[string]bool, len(limits))
+	zones := map[string]*time.Location{}
+	for i := range limits {
+		lim := &limits[i]
+		key := lim.Key()
+		if seen[key] {
+			return nil, fmt.Errorf("two limits of %s have the same measure, window and narrowing: %s per %s", lim.Path, lim.Measure, lim.Window)
+		}
+		seen[key] = true
+		zone, err := checkLimit(lim, zones)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(wanted, wantedLimit{*lim, key, zone})
+	}
+	slices.SortFunc(wanted, func(a, b wantedLimit) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.key, b.key)) })
+	return wanted, nil
+}
+
+// checkLimit checks a limit and returns its time zone, which it looks up in zones first.
+func checkLimit(lim *quota.Limit, zones map[string]*time.Location) (zone *time.Location, err error) {
+	if zone = zones[lim.Zone]; zone == nil {
+		if zone, err = period.Zone(lim.Zone); err != nil {
+			return nil, fmt.Errorf("limit of %s: %w", lim.Path, err)
+		}
+		zones[lim.Zone] = zone
 	}
 	if _, ok := quota.ParseMeasure(lim.Measure.String()); !ok {
-		return fmt.Errorf("limit of %s: measure %d is not known", lim.Path, lim.Measure)
+		return nil, fmt.Errorf("limit of %s: measure %d is not known", lim.Path, lim.Measure)
 	}
 	if _, err := period.Parse(lim.Window.String()); err != nil {
-		return fmt.Errorf("limit of %s: window %d is not known", lim.Path, lim.Window)
+		return nil, fmt.Errorf("limit of %s: window %d is not known", lim.Path, lim.Window)
 	}
 	if lim.Amount.Sign() < 0 {
-		return fmt.Errorf("limit of %s: amount is negative", lim.Path)
+		return nil, fmt.Errorf("limit of %s: amount is negative", lim.Path)
 	}
 	if lim.Org <= 0 || lim.Account <= 0 {
-		return fmt.Errorf("limit of %s: account without a number", lim.Path)
+		return nil, fmt.Errorf("limit of %s: account without a number", lim.Path)
 	}
-	return nil
+	return zone, nil
 }
 
 // setLimit defines a limit or changes its amount or label. It returns the balance whose waiters are to be judged anew,
 // nil for none. The caller holds l.mu.
-func (l *Ledger) setLimit(o *org, at time.Time, want *quota.Limit) (waited *balance) {
-	lim := o.limitByKey[want.Key()]
+func (l *Ledger) setLimit(o *org, at time.Time, want *wantedLimit) (waited *balance) {
+	lim := o.limitByKey[want.key]
 	if lim == nil {
-		lim = o.addLimit(int64(len(o.limitList))+1, *want)
+		lim = o.addLimit(int64(len(o.limitList))+1, want)
 	} else if !lim.removed && lim.Amount == want.Amount && lim.Path == want.Path && lim.Zone == want.Zone {
 		return nil
 	} else {
 		waited = lim.current
-		lim.change(*want)
+		lim.change(want)
 	}
 	l.writeLimit(o, at, lim)
 	return waited

@@ -94,11 +94,17 @@ func (o *org) define(row EntryRow) error {
 		if d.err != nil {
 			break
 		}
-		lim := o.limitByKey[q.Key()]
-		if lim == nil {
-			lim = o.addLimit(num, q)
+		zone, err := checkLimit(&q, map[string]*time.Location{})
+		if err != nil {
+			d.fail(err)
+			break
 		}
-		lim.change(q)
+		want := &wantedLimit{q, q.Key(), zone}
+		lim := o.limitByKey[want.key]
+		if lim == nil {
+			lim = o.addLimit(num, want)
+		}
+		lim.change(want)
 		lim.removed = removed
 	case KindPeriod:
 		o.spans = append(o.spans, readPeriod(d))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -374,4 +375,46 @@ func TestBugFailsShut(t *testing.T) {
 	if report := r.check(); report.Voided != 1 || report.Open != 0 {
 		t.Errorf("%s", report)
 	}
+}
+
+// gated is a store whose appends wait until they are let.
+type gated struct {
+	ledger.Store
+	let chan struct{}
+}
+
+func (s *gated) Append(shard, epoch int64, b *ledger.Batch) error {
+	<-s.let
+	return s.Store.Append(shard, epoch, b)
+}
+
+// TestCloseCommitsWhatIsPending: what was decided before Close is on disk after it, also what nobody waits for.
+func TestCloseCommitsWhatIsPending(t *testing.T) {
+	r := newRig(t)
+	if err := r.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{}, 1)
+	r.wrap = func(s ledger.Store) ledger.Store { return &gated{s, gate} }
+	r.onFail = usage.ChargeDelivered
+	r.open()
+	gate <- struct{}{}
+	h := r.hold(10, 10)
+	r.l.Refuse(1, []byte("a group of its own, which the gate holds back"))
+	r.l.Checkpoint(h, counts(7, 7), usage.EngineRunning)
+	closed := make(chan error)
+	go func() { closed <- r.l.Close() }()
+	for r.l.Ready() == nil {
+		runtime.Gosched()
+	}
+	close(gate)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	r.wrap = nil
+	r.open()
+	if record, _, err := r.l.Record(h.ID); err != nil || record.Billed.Output() != 7 {
+		t.Errorf("record %+v, %v", record, err)
+	}
+	r.check()
 }

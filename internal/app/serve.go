@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"talea/internal/admin"
@@ -81,6 +82,9 @@ type server struct {
 // grace, what is left is aborted and settled. It returns nil when nothing is held any more. An error before Ready is a
 // start that failed; after it, a ledger that can make nothing durable: the process must end, and the next one recovers.
 func Serve(ctx context.Context, c Config, h Host) error {
+	if _, said := h.Lookup("GOGC"); !said {
+		debug.SetGCPercent(200) // the heap is some 10 MiB: a few more of them save a twentieth of the processor time
+	}
 	s := &server{Config: c, Host: h, broken: make(chan error, 1)}
 	defer s.close()
 	for _, step := range []func(context.Context) error{s.listen, s.openLedger, s.openWorld, s.openPorts} {

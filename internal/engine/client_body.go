@@ -169,7 +169,6 @@ func (a *Response) finish() {
 	a.leave(io.EOF)
 	switch {
 	case keep:
-		c.kept = true
 		c.client.put(c)
 	case alive:
 		c.close()
@@ -197,14 +196,14 @@ func (a *Response) fail(err error) {
 	case ok:
 		err = malformed
 	default:
-		err = newResetError(err, c.kept, c.began)
+		err = newResetError(err, c.began)
 	}
 	a.leave(err)
 }
 
 // leave parts the answer from its connection: nothing that the caller still does with it can touch the next answer.
 func (a *Response) leave(err error) {
-	buffers.Put(a.c.buf)
+	a.c.client.buffers.Put(a.c.buf)
 	a.c.buf, a.c.r, a.c.w = nil, 0, 0
 	a.c, a.stop, a.ctx, a.err = nil, nil, nil, err
 }
@@ -270,56 +269,52 @@ func (d *chunks) frame(b byte) error {
 	if d.extra++; d.extra > maxExtra {
 		return protocolError("too much framing in a chunked body")
 	}
-	next := chunksEnd
+	class := classes[b]
 	switch d.state {
 	case chunkSize:
 		return d.size(b)
 	case chunkPad:
-		switch b {
-		case ' ', '\t':
-			return nil
-		case '\r':
-			d.state = chunkSizeLF
+		if b == ' ' || b == '\t' {
 			return nil
 		}
-		return errChunk
-	case chunkExtension, trailerValue:
-		switch {
-		case b == '\r' && d.state == chunkExtension:
-			d.state = chunkSizeLF
-		case b == '\r':
-			d.state = trailerLF
-		case classes[b]&isValue == 0:
-			return errChunk
+		return d.expect(b, '\r', chunkSizeLF)
+	case chunkExtension:
+		if class&isValue != 0 {
+			return nil
 		}
-		return nil
+		return d.expect(b, '\r', chunkSizeLF)
 	case chunkSizeLF:
 		return d.begin(b)
-	case trailerStart, trailerName:
-		switch {
-		case classes[b]&isToken != 0:
-			d.state = trailerName
-		case b == ':' && d.state == trailerName:
-			d.state = trailerValue
-		case b == '\r' && d.state == trailerStart:
-			d.state = chunksLF
-		default:
-			return errChunk
-		}
-		return nil
 	case chunkDataCR:
-		if b != '\r' {
-			return errChunk
-		}
-		d.state = chunkDataLF
-		return nil
+		return d.expect(b, '\r', chunkDataLF)
 	case chunkDataLF:
-		next = chunkSize
+		return d.expect(b, '\n', chunkSize)
+	case trailerStart:
+		if class&isToken != 0 {
+			d.state = trailerName
+			return nil
+		}
+		return d.expect(b, '\r', chunksLF)
+	case trailerName:
+		if class&isToken != 0 {
+			return nil
+		}
+		return d.expect(b, ':', trailerValue)
+	case trailerValue:
+		if class&isValue != 0 {
+			return nil
+		}
+		return d.expect(b, '\r', trailerLF)
 	case trailerLF:
-		next = trailerStart
-	case chunksLF:
+		return d.expect(b, '\n', trailerStart)
+	default: // chunksLF
+		return d.expect(b, '\n', chunksEnd)
 	}
-	if b != '\n' {
+}
+
+// expect goes on to the next state if b is the one byte that may come.
+func (d *chunks) expect(b, want byte, next chunkState) error {
+	if b != want {
 		return errChunk
 	}
 	d.state = next

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,25 +23,20 @@ const (
 	maxInterim = 8 // 1xx answers before the answer
 )
 
-// buffers are the buffers of the connections that are in use: first for the request's head and a small body, then for
-// what the engine sends. Idle connections have none.
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-
 // conn is one connection. One goroutine uses it at a time; only reset may come from another one.
 type conn struct {
 	client *Client
 	to     address
 	since  int64 // client.ticks when it became idle
-	kept   bool  // it has carried an answer before this one
 
 	socket net.Conn        // what is closed: package tls would first say goodbye, and wait for it
 	raw    syscall.RawConn // of the socket
 	tls    *tls.Conn       // nil for http
 	rw     net.Conn        // tls or socket
 
-	buf   *[bufferSize]byte
-	r, w  int  // buf[r:w] has been read from the engine and not been used
-	began bool // the engine has sent something since the request
+	buf   *[bufferSize]byte // first for the request's head and a small body, then for what the engine sends
+	r, w  int               // buf[r:w] has been read from the engine and not been used
+	began bool              // the engine has sent something since the request
 
 	timer *time.Timer // of the head; nil before the first one
 	late  atomic.Bool // the timer ended the connection
@@ -127,7 +121,7 @@ func (c *conn) unread() bool {
 // exchange sends a request and reads the head of its answer.
 func (c *conn) exchange(ctx context.Context, t *Target, r *Request, closing bool) (*Response, error) {
 	a := &Response{c: c, ctx: ctx}
-	c.buf, c.began = buffers.Get().(*[bufferSize]byte), false
+	c.buf, c.began = c.client.buffers.Get().(*[bufferSize]byte), false
 	if ctx.Done() != nil {
 		a.stop = context.AfterFunc(ctx, c.cut)
 	}
@@ -141,9 +135,6 @@ func (c *conn) exchange(ctx context.Context, t *Target, r *Request, closing bool
 		err = lateError{}
 	}
 	if err != nil {
-		if unsent != nil {
-			err = unsent
-		}
 		a.fail(err)
 		return nil, a.err
 	}

@@ -1,5 +1,5 @@
 // Package engine knows what inference engines speak: for each dialect the members a request may have, how usage is
-// asked for and how it is told, normalised to token parts in which null is not 0. It does not read streams or whole
+// asked for and how it is told, normalised to token parts in which null is not 0, and the client that asks them. It does not read streams or whole
 // answers (meter), does not decide what is refused (gateway) and does not price (rating).
 //
 // # Invariants
@@ -12,7 +12,7 @@
 // To add a dialect: one file with one Dialect value, a row in Dialects, transcripts under testdata that the one suite of
 // package meter runs over.
 //
-// Start reading at Dialect, then vllm.go.
+// Start reading at Dialect, then vllm.go; for the wire, at Client.Do.
 package engine
 
 // Endpoint is a metered route of the data port.

@@ -32,7 +32,7 @@ const restTime = 5 * time.Second
 func newFleet(l *Limits) *fleet {
 	return &fleet{client: engine.NewClient(engine.ClientOptions{
 		Connect: l.Connect, Header: l.Header, MaxIdle: 1024,
-		IdleFor: 4 * time.Second, // engines in Python close idle connections after 5
+		IdleFor: 3 * time.Second, // engines in Python close idle connections after 5
 	})}
 }
 

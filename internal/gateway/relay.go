@@ -25,8 +25,12 @@ func contextCause(ctx context.Context) error { return context.Cause(ctx) }
 // relay brings the answer to the client up to, but without, its end, and fills the result. How an answer ends is told by
 // finish, once it is settled.
 func (x *exchange) relay() {
-	defer x.answer.Close()
-	defer x.answer.backend.running.Add(-1)
+	defer func() {
+		x.answer.backend.running.Add(-1)
+		if x.result.Outcome != usage.Completed {
+			x.answer.Close() // resets the connection: the engine stops at once
+		}
+	}() // a whole answer is closed in end: by then its last bytes have come, and the connection can be used again
 	r := &x.result
 	o := meter.Options{
 		Prompts: int(x.req.shape.Prompts), Choices: int(x.req.shape.Choices),

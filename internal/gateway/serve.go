@@ -82,6 +82,9 @@ func (x *exchange) patience(size int) {
 }
 
 func (x *exchange) end() {
+	if x.answer.Response != nil {
+		x.answer.Close()
+	}
 	if x.cancel != nil {
 		x.g.mu.Lock()
 		delete(x.g.active, x)

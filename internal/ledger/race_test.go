@@ -109,7 +109,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		},
 	} {
 		others.Go(func() {
-			for n := int64(0); ; n++ {
+			for n := range int64(25) {
 				select {
 				case <-stop:
 					return

@@ -154,7 +154,7 @@ func recorded(t *testing.T) (*rig, *recorder) {
 	r.open()
 	r.publish(limitOn(acme, quota.Money, period.Month, eur("1")), limitOn(chat, quota.Tokens, period.Day, units(100_000)))
 	var open []*ledger.Hold
-	for i := range int64(12) {
+	for i := range int64(8) {
 		h := r.hold(100+i, 50)
 		switch i % 4 {
 		case 0:
@@ -197,7 +197,10 @@ func TestTornLog(t *testing.T) {
 		}
 	}
 	for _, flip := range []bool{false, true} {
-		for _, at := range offsets {
+		for i, at := range offsets {
+			if flip && i%3 != 0 {
+				continue
+			}
 			if at < 32 || at > int64(len(wal)) || flip && at == int64(len(wal)) {
 				continue
 			}

@@ -21,8 +21,8 @@ import (
 
 var (
 	simSeed      = flag.Uint64("seed", 0, "simulate this one history, and say each step")
-	simHistories = flag.Int("histories", 6, "how many histories to simulate")
-	simSteps     = flag.Int("steps", 120, "how many steps a history has")
+	simHistories = flag.Int("histories", 4, "how many histories to simulate")
+	simSteps     = flag.Int("steps", 150, "how many steps a history has")
 )
 
 // TestSimulation runs random histories of holds, settlements, limits that change, clocks that jump, restarts, crashes,

@@ -23,15 +23,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// DemoOptions of Demo. The zero value simulates the engines, takes free ports and runs until somebody ends it.
-type DemoOptions struct {
+// demoOptions of runDemo. The zero value simulates the engines, takes free ports and runs until somebody ends it.
+type demoOptions struct {
 	Engine, Kind, Model string        // a real engine in place of the simulated ones: its URL, dialect and model ("" is its first)
 	For                 time.Duration // ends the demo, 0 does not
 	Listen, Admin       string        // addresses of the ports, "" takes free ones
 }
 
 func demoCommand(h Host, stdout io.Writer) *cobra.Command {
-	var o DemoOptions
+	var o demoOptions
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a whole factory on this machine: engines, tenants, traffic, budgets",
@@ -44,7 +44,7 @@ It prints a key and a curl line to call it yourself. q or Ctrl-C ends it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // a closed window leaves nothing behind either
 			defer stop()
-			return Demo(ctx, o, h, stdout)
+			return runDemo(ctx, o, h, stdout)
 		},
 	}
 	f := cmd.Flags()
@@ -59,7 +59,7 @@ It prints a key and a curl line to call it yourself. q or Ctrl-C ends it.`,
 
 // demo is one run.
 type demo struct {
-	o     DemoOptions
+	o     demoOptions
 	out   io.Writer
 	apps  []demoApp
 	sleep func(context.Context, time.Duration) error // paces engines and applications, nil for real time
@@ -83,9 +83,9 @@ const (
 	endGrace  = time.Second // how long running requests may go on at the end, before the applications hang up
 )
 
-// Demo runs a server with everything around it until ctx ends, somebody says q, or its time is over. It returns an error
+// runDemo runs a server with everything around it until ctx ends, somebody says q, or its time is over. It returns an error
 // where anything did not start, the server failed, or its books did not agree.
-func Demo(ctx context.Context, o DemoOptions, h Host, out io.Writer) error {
+func runDemo(ctx context.Context, o demoOptions, h Host, out io.Writer) error {
 	return (&demo{o: o, out: out, apps: demoApps}).run(ctx, h)
 }
 

@@ -34,7 +34,7 @@ func (o *demoOutput) Write(b []byte) (int, error) {
 }
 
 // testDemo is a demo in which time runs ten times faster for engines and callers, and nobody hangs up.
-func testDemo(o DemoOptions) (*demo, *demoOutput) {
+func testDemo(o demoOptions) (*demo, *demoOutput) {
 	out := &demoOutput{greeting: make(chan string, 1)}
 	d := &demo{o: o, out: out, sleep: func(ctx context.Context, t time.Duration) error {
 		timer := time.NewTimer(t / 10)
@@ -85,7 +85,7 @@ func TestDemo(t *testing.T) {
 	if testing.Short() {
 		length = time.Second
 	}
-	d, out := testDemo(DemoOptions{For: length})
+	d, out := testDemo(demoOptions{For: length})
 	ended := make(chan error, 1)
 	go func() { ended <- d.run(t.Context(), osHost("test", io.Discard)) }()
 	callAsPrinted(t, <-out.greeting)
@@ -130,7 +130,7 @@ func TestDemo(t *testing.T) {
 func TestDemoWithEngine(t *testing.T) {
 	e := sim.NewEngine(sim.EngineOptions{Models: []sim.Model{{Name: "some/model:1b"}}})
 	defer e.Close()
-	for _, o := range []DemoOptions{
+	for _, o := range []demoOptions{
 		{Engine: e.URL(), Kind: "vllm"},
 		{Engine: strings.TrimPrefix(e.URL(), "http://") + "/v1/", Kind: "openai", Model: "some/model:1b"},
 	} {
@@ -153,12 +153,12 @@ func TestDemoFails(t *testing.T) {
 	silent := sim.NewEngine(sim.EngineOptions{})
 	silent.Close()
 	for _, c := range []struct {
-		o    DemoOptions
+		o    demoOptions
 		want string
 	}{
-		{DemoOptions{Engine: silent.URL(), Kind: "vllm"}, "cannot ask the engine at " + silent.URL()},
-		{DemoOptions{Listen: "256.0.0.1:1"}, "cannot listen for tenants"},
-		{DemoOptions{Admin: "0.0.0.0:0"}, "can be reached from elsewhere"},
+		{demoOptions{Engine: silent.URL(), Kind: "vllm"}, "cannot ask the engine at " + silent.URL()},
+		{demoOptions{Listen: "256.0.0.1:1"}, "cannot listen for tenants"},
+		{demoOptions{Admin: "0.0.0.0:0"}, "can be reached from elsewhere"},
 	} {
 		d, _ := testDemo(c.o)
 		if err := d.run(t.Context(), osHost("test", io.Discard)); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -1,6 +1,6 @@
 // Package engine knows what inference engines speak: for each dialect the members a request may have, how usage is
-// asked for and how it is told, normalised to token parts in which null is not 0, and the client that asks them. It does not read streams or whole
-// answers (meter), does not decide what is refused (gateway) and does not price (rating).
+// asked for and how it is told, normalised to token parts in which null is not 0; and it has the client that asks them.
+// It does not read streams or whole answers (meter), does not decide what is refused (gateway) and does not price (rating).
 //
 // # Invariants
 //

@@ -22,6 +22,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -71,6 +73,13 @@ func run(o *options) error {
 		return err
 	}
 	defer factory.stop()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		factory.stop()
+		os.Exit(1)
+	}()
 	var results []result
 	for _, w := range workloads {
 		for _, connections := range []int{o.connections, 1} {

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-20s}
-grep -rlE '^func Fuzz' --include='*_test.go' internal | sort | while read -r file; do
+grep -rlE '^func Fuzz' --include='*_test.go' --exclude-dir=tidy internal | sort | while read -r file; do
 	package=./$(dirname "$file")
 	for target in $(grep -oE '^func Fuzz[A-Za-z0-9_]+' "$file" | awk '{print $2}'); do
 		echo "-- $package $target"

@@ -284,6 +284,7 @@ type failing struct {
 	mu    sync.Mutex
 	left  int
 	after bool
+	saw   []usage.ID // what the failed append was about
 }
 
 var errDisk = errors.New("no space left on device")
@@ -294,8 +295,13 @@ func (s *failing) Append(shard, epoch int64, b *ledger.Batch) error {
 	if s.left--; s.left >= 0 {
 		return s.Store.Append(shard, epoch, b)
 	}
-	if s.left == -1 && s.after {
-		s.Store.Append(shard, epoch, b)
+	if s.left == -1 {
+		for i := range b.Entries {
+			s.saw = append(s.saw, b.Entries[i].Request)
+		}
+		if s.after {
+			s.Store.Append(shard, epoch, b)
+		}
 	}
 	return errDisk
 }

@@ -229,8 +229,8 @@ func (s *sim) ask() string {
 	got := "granted"
 	if errors.As(err, &short) {
 		got = map[quota.Verdict]string{quota.Contended: "contended", quota.Exhausted: "exhausted"}[short.Verdict]
-	} else if failing && want == "granted" {
-		return s.failed(err, func() { s.remember(ask.ID, h) })
+	} else if failing && err != nil {
+		return s.failed(err, ask.ID, func() { s.remember(ask.ID, h) })
 	} else if err != nil {
 		s.t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func (s *sim) settle() string {
 	failing := s.fail.left == 0
 	_, err := s.l.Settle(h.Hold, result)
 	if failing {
-		return s.failed(err, func() { s.post(id, result) })
+		return s.failed(err, id, func() { s.post(id, result) })
 	}
 	if err != nil {
 		s.t.Fatal(err)
@@ -404,12 +404,14 @@ func (s *sim) failNext() string {
 	return "disk about to fail"
 }
 
-// failed expects that nothing was acknowledged, and that a fresh start knows what is true.
-func (s *sim) failed(err error, happened func()) string {
+// failed expects that nothing was acknowledged, and that a fresh start knows what is true: that it happened after all,
+// if its group is the one that was written before it failed. (That can also be an earlier one, of a period that was
+// needed to refuse something.)
+func (s *sim) failed(err error, id usage.ID, happened func()) string {
 	if !errors.Is(err, ledger.ErrUnavailable) {
 		s.t.Fatalf("the commit failed; error %v", err)
 	}
-	if s.fail.after {
+	if s.fail.after && slices.Contains(s.fail.saw, id) {
 		happened()
 		s.durable()
 	}

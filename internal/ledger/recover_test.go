@@ -287,6 +287,13 @@ type failing struct {
 	saw   []usage.ID // what the failed append was about
 }
 
+// armed reports whether the failure is still to come, or was met by something in passing.
+func (s *failing) armed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left <= 0
+}
+
 var errDisk = errors.New("no space left on device")
 
 func (s *failing) Append(shard, epoch int64, b *ledger.Batch) error {

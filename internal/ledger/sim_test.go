@@ -62,7 +62,6 @@ type sim struct {
 	open   map[usage.ID]*simHold
 	order  []usage.ID // of open holds
 	now    time.Time  // of the ledger
-	stored time.Time  // of its newest batch
 	fail   *failing
 }
 
@@ -147,12 +146,6 @@ func (s *sim) tick() {
 	}
 }
 
-// durable notes that something was decided and is on disk.
-func (s *sim) durable() {
-	s.tick()
-	s.stored = s.now
-}
-
 func (s *sim) key(lim quota.Limit) simKey {
 	zone, err := period.Zone(lim.Zone)
 	if err != nil {
@@ -223,7 +216,7 @@ func (s *sim) ask() string {
 			want = "contended"
 		}
 	}
-	failing := s.fail.left == 0
+	failing := s.fail.armed()
 	hold, err := s.l.Hold(context.Background(), ask)
 	var short *ledger.Short
 	got := "granted"
@@ -240,7 +233,7 @@ func (s *sim) ask() string {
 	if got == "granted" {
 		h.Hold = hold
 		s.remember(ask.ID, h)
-		s.durable()
+		s.tick()
 	}
 	return got
 }
@@ -271,7 +264,7 @@ func (s *sim) settle() string {
 	if s.rng.IntN(8) == 0 {
 		result.Counts = usage.Counts{}
 	}
-	failing := s.fail.left == 0
+	failing := s.fail.armed()
 	_, err := s.l.Settle(h.Hold, result)
 	if failing {
 		return s.failed(err, id, func() { s.post(id, result) })
@@ -280,7 +273,7 @@ func (s *sim) settle() string {
 		s.t.Fatal(err)
 	}
 	s.post(id, result)
-	s.durable()
+	s.tick()
 	if s.rng.IntN(4) == 0 {
 		if _, err := s.l.Settle(h.Hold, result); !errors.Is(err, ledger.ErrSettled) {
 			s.t.Fatalf("settled twice: %v", err)
@@ -320,7 +313,7 @@ func (s *sim) post(id usage.ID, r *usage.Result) {
 
 func (s *sim) extend() string {
 	_, h := s.pick()
-	if h == nil || s.fail.left == 0 {
+	if h == nil || s.fail.armed() {
 		return "nothing to extend"
 	}
 	more := usage.Bounds{Output: s.rng.Int64N(1200), Joint: s.rng.Int64N(1200)}
@@ -348,13 +341,13 @@ func (s *sim) extend() string {
 		return "short extension"
 	}
 	h.bounds, h.money = bounds, h.money+cost
-	s.durable()
+	s.tick()
 	return "extended"
 }
 
 func (s *sim) checkpoint() string {
 	_, h := s.pick()
-	if h == nil || s.fail.left == 0 {
+	if h == nil || s.fail.armed() {
 		return "nothing to note"
 	}
 	mark := counts(s.rng.Int64N(1100), s.rng.Int64N(1100))
@@ -371,11 +364,11 @@ func (s *sim) flush() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.durable()
+	s.tick()
 }
 
 func (s *sim) changeLimits() string {
-	if s.fail.left == 0 {
+	if s.fail.armed() {
 		return "no time for limits"
 	}
 	s.limits = nil
@@ -413,7 +406,7 @@ func (s *sim) failed(err error, id usage.ID, happened func()) string {
 	}
 	if s.fail.after && slices.Contains(s.fail.saw, id) {
 		happened()
-		s.durable()
+		s.tick()
 	}
 	s.l.Close()
 	s.reopen(func() { s.rig.open() })
@@ -422,7 +415,7 @@ func (s *sim) failed(err error, id usage.ID, happened func()) string {
 
 // end lets the process end in one of several ways, and the next one begin.
 func (s *sim) end() string {
-	if s.fail.left == 0 { // what is noted in passing may fail first: let it
+	if s.fail.armed() { // what is noted in passing may fail first: let it
 		s.fail.mu.Lock()
 		s.fail.left = 1 << 30
 		s.fail.mu.Unlock()
@@ -452,8 +445,8 @@ func (s *sim) end() string {
 
 // reopen expects what was open to be resolved by the platform-fault rule.
 func (s *sim) reopen(open func()) {
-	s.now = s.stored
 	open()
+	s.now = time.UnixMicro(copyOf(s.t, s.store).lastAt).UTC()
 	s.tick()
 	for id, h := range s.open {
 		r := &usage.Result{Outcome: usage.Broken}
@@ -461,7 +454,6 @@ func (s *sim) reopen(open func()) {
 			r.Counts, r.Delivered = *h.mark, h.mark.Output()
 		}
 		s.post(id, r)
-		s.stored = s.now
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -318,5 +317,3 @@ func address(l net.Listener, secure bool) string {
 
 // tokenEnv gives the admin token, to the server and to the tool.
 const tokenEnv = "TALEA_ADMIN_TOKEN"
-
-var _ = filepath.Join

@@ -17,7 +17,6 @@ import (
 // refused writes a refusal: the only place where a 4xx or 5xx of the data path is written.
 func (x *exchange) refused(r *refusal.Refusal) {
 	row := r.Code.Row()
-	x.code = r.Code
 	h := x.w.Header()
 	h["Content-Type"] = contentJSON
 	if row.Retry {
@@ -141,8 +140,7 @@ func (x *exchange) shortRefusal(s *ledger.Short) *refusal.Refusal {
 	r.Budget = b
 	unit := unitOf(m, project.Currency)
 	if lim.Account != project.ID && (node == nil || !node.ShowAmounts) {
-		b.Account = string(lim.Path)
-		r.Message = fmt.Sprintf("The %s budget of %s %s for %s is used up%s.", unit, level, lim.Path, s.Period.Label, resets)
+		r.Message = fmt.Sprintf("The %s budget of %s %s for %s has no room left for this request%s.", unit, level, lim.Path, s.Period.Label, resets)
 		if s.Verdict == quota.Contended {
 			r.Message = fmt.Sprintf("The %s budget of %s %s for %s is held by running requests: try again shortly.", unit, level, lim.Path, s.Period.Label)
 		}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -162,7 +163,7 @@ func (x *exchange) whyCut() error {
 		return nil
 	}
 	r := &x.result
-	switch cause := contextCause(x.ctx); {
+	switch cause := context.Cause(x.ctx); {
 	case errors.Is(cause, errRevoked):
 		r.Outcome, r.Fault = usage.Revoked, usage.Client
 		return refusal.New(refusal.KeyRevoked, "This API key has been revoked.")
@@ -181,6 +182,7 @@ func (x *exchange) whyCut() error {
 // reason is told.
 func (x *exchange) engineRefused(resp *engine.Response) error {
 	defer resp.Close()
+	defer x.watchSilence().Stop()
 	b, _ := readAll(x.buf[:0], resp, -1, 64<<10, func(int64) {}) // what cannot be read is not told
 	x.buf = b
 	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client

@@ -7,12 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"talea/internal/gateway"
 	"talea/internal/ledger"
 	"talea/internal/sim"
 	"talea/internal/store/sqlite"
@@ -313,4 +315,60 @@ func TestSlowBody(t *testing.T) {
 	if requests, _, _ := r.totals(); requests != 0 {
 		t.Errorf("%d requests are booked", requests)
 	}
+}
+
+// TestPatienceIsForWritesOnly: an answer that takes longer than a client has to take what is sent is no slow client, over
+// HTTP/1.1 and HTTP/2.
+func TestPatienceIsForWritesOnly(t *testing.T) {
+	url := serving(t, func(w http.ResponseWriter, req *http.Request) {
+		if body, _ := io.ReadAll(req.Body); strings.Contains(string(body), `"stream":true`) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for _, finish := range []string{"null", `"stop"`} {
+				fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":%s}]}\n\n", finish)
+				w.(http.Flusher).Flush()
+				time.Sleep(150 * time.Millisecond)
+			}
+			fmt.Fprint(w, "data: [DONE]\n\n")
+			return
+		}
+		time.Sleep(150 * time.Millisecond)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`)
+	})
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 50 * time.Millisecond}})
+	for _, h2 := range []bool{false, true} {
+		s := httptest.NewUnstartedServer(r.gw)
+		s.EnableHTTP2 = h2
+		s.StartTLS()
+		for _, more := range []string{"", `,"stream":true`, ""} { // each finds the deadline of the one before on its connection
+			req, _ := http.NewRequest("POST", s.URL+"/v1/chat/completions", strings.NewReader(say("", more)))
+			req.Header.Set("Authorization", "Bearer "+secrets["env:GOOD"])
+			resp, err := s.Client().Do(req)
+			if err != nil {
+				t.Fatalf("HTTP/2 %v: %v", h2, err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != 200 || (resp.ProtoMajor == 2) != h2 {
+				t.Errorf("HTTP/2 %v: %s %d %s, %v", h2, resp.Proto, resp.StatusCode, b, err)
+			}
+		}
+		s.Client().CloseIdleConnections()
+		s.Close()
+	}
+}
+
+// TestEndlessRefusal: an engine that refuses and never ends its refusal holds nothing for long.
+func TestEndlessRefusal(t *testing.T) {
+	url := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(400)
+		fmt.Fprint(w, "{")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Idle: 50 * time.Millisecond}})
+	if p := r.chat("GOOD", say("", "")); p.status != 400 {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+	r.settled()
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -19,8 +18,6 @@ const (
 	checkpointTokens = 64
 	checkpointTime   = 2 * time.Second
 )
-
-func contextCause(ctx context.Context) error { return context.Cause(ctx) }
 
 // relay brings the answer to the client up to, but without, its end, and fills the result. How an answer ends is told by
 // finish, once it is settled.
@@ -74,9 +71,16 @@ var (
 	errTooLarge  = errors.New("the engine's answer is too large")
 )
 
+// watchSilence ends the request when the engine says nothing for too long. It closes over the request's own cancel: the timer
+// may fire when the exchange already serves another.
+func (x *exchange) watchSilence() *time.Timer {
+	cancel := x.cancel
+	return time.AfterFunc(x.g.Limits.Idle, func() { cancel(errIdle) })
+}
+
 // readWhole reads the engine's body, with a bound on its size and on its silences.
 func (x *exchange) readWhole() ([]byte, error) {
-	idle := time.AfterFunc(x.g.Limits.Idle, func() { x.cancel(errIdle) })
+	idle := x.watchSilence()
 	defer idle.Stop()
 	b := x.buf[:0]
 	if n := x.answer.ContentLength; n > x.g.Limits.MaxBytes {
@@ -132,6 +136,7 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 		if _, err := x.w.Write(out); err != nil || last { // what came with the end goes out with it
 			return err
 		}
+		defer x.unhurried()
 		return control.Flush()
 	})
 	report := s.Report()
@@ -181,7 +186,7 @@ func (x *exchange) pump(s feeder, write func(out []byte, last bool) error) {
 		x.buf = make([]byte, 0, 16<<10)
 	}
 	buf := x.buf[:cap(x.buf)]
-	idle := time.AfterFunc(x.g.Limits.Idle, func() { x.cancel(errIdle) })
+	idle := x.watchSilence()
 	defer idle.Stop()
 	marked, markedAt := int64(0), x.started
 	for {

@@ -56,7 +56,6 @@ type exchange struct {
 	failure          error // why an answer broke, for the client
 	result           usage.Result
 	wrote, streaming bool // an answer has begun; it is a stream
-	code             refusal.Code
 
 	body  []byte // of the request
 	head  []byte // of the request to the engine
@@ -73,12 +72,17 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
 	x.id = x.g.ids.Mint(x.started)
 	x.snap = x.g.World.Current()
 	w.Header()["X-Request-Id"] = []string{x.id.String()}
-	x.patience(0) // the deadline of the connection's last request may still stand
+	x.unhurried() // the deadline of the connection's last request may still stand
 }
 
 // patience gives the client time to take what is about to be sent: some for anything, and 1 s for each 16 KiB.
 func (x *exchange) patience(size int) {
 	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.g.Limits.Write + time.Duration(size>>14)*time.Second))
+}
+
+// unhurried takes the deadline back: over HTTP/2 one that passes ends the stream, also while nothing is being written.
+func (x *exchange) unhurried() {
+	http.NewResponseController(x.w).SetWriteDeadline(time.Time{})
 }
 
 func (x *exchange) end() {
@@ -423,9 +427,6 @@ func (x *exchange) keepRefusal(no *refusal.Refusal) {
 
 // panicked is the end of a request that met a bug of ours: it is settled by the platform-fault rule.
 func (x *exchange) panicked(p any) {
-	if p == http.ErrAbortHandler {
-		panic(p)
-	}
 	x.g.log.Error("bug: panic in a request", "request", x.id.String(), "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	if x.hold != nil {
 		x.result.Outcome, x.result.Fault = usage.Broken, usage.Gateway

@@ -103,6 +103,70 @@ func many(n int, format string) string {
 	return b.String()
 }
 
+// TestHostileContent: what engines would fetch, run, or take as an image, however it is spelt, reaches none of them.
+func TestHostileContent(t *testing.T) {
+	part := func(p string) string { return `{"model":"m","messages":[{"role":"user","content":[` + p + `]}]}` }
+	for _, c := range []struct{ kind, name, path, body string }{
+		{"vllm", "image_url as a string, remote", "chat/completions", part(`{"image_url":"http://169.254.169.254/latest"}`)},
+		{"ollama", "image_url as a string, data", "chat/completions", part(`{"type":"image_url","image_url":"data:image/png;base64,iVBORw0KGgo="}`)},
+		{"vllm", "video without a type", "chat/completions", part(`{"video_url":"http://10.0.0.1/x.mp4"}`)},
+		{"vllm", "video by escape", "chat/completions", part(`{"type":"video\u005furl","video_url":"http://10.0.0.1/x.mp4"}`)},
+		{"vllm", "file by escape", "chat/completions", part(`{"type":"fil\u0065","file":{"file_id":"a"}}`)},
+		{"vllm", "image_embeds", "chat/completions", part(`{"type":"image_embeds","image_embeds":"AAAA"}`)},
+		{"vllm", "an image in a text part", "chat/completions", part(`{"type":"text","text":"a","image_url":{"url":"data:,"}}`)},
+		{"vllm", "a media id", "chat/completions", part(`{"type":"image_url","image_url":{"url":"data:,"},"uuid":"a"}`)},
+		{"vllm", "audio by URL", "chat/completions", part(`{"type":"input_audio","input_audio":{"data":"http://10.0.0.1/a.wav","format":"wav"}}`)},
+		{"vllm", "content as an object", "chat/completions", `{"model":"m","messages":[{"role":"user","content":{"type":"text","text":"a"}}]}`},
+		{"vllm", "a template in the arguments", "chat/completions", say("", `,"chat_template_kwargs":{"chat_template":"{% for i in range(100000) %}aa {% endfor %}"}`)},
+		{"llamacpp", "tools in the arguments", "chat/completions", say("", `,"chat_template_kwargs":{"tools":[]}`)},
+		{"llamacpp", "a prompt object", "completions", `{"model":"m","prompt":[{"prompt_string":"<__media__>","multimodal_data":["iVBORw0KGgo="]}]}`},
+		{"llamacpp", "a prompt of nulls", "completions", `{"model":"m","prompt":[null,true,{}]}`},
+		{"llamacpp", "a mixed prompt", "completions", `{"model":"m","prompt":["a",1]}`},
+		{"vllm", "negative tokens", "completions", `{"model":"m","prompt":[1,-2]}`},
+		{"openai", "an image to embed", "embeddings", `{"model":"m","input":[{"text":"a","image":"http://169.254.169.254/"}]}`},
+	} {
+		asked := false
+		url := serving(t, func(http.ResponseWriter, *http.Request) { asked = true })
+		r := newRig(t, setup{engines: []string{url}, kind: c.kind})
+		if p := r.do("POST", "/v1/"+c.path, "GOOD", c.body); p.status != 400 || asked {
+			t.Errorf("%s, %s: status %d, engine asked: %v: %s", c.kind, c.name, p.status, asked, p.body)
+		}
+	}
+}
+
+// TestContentBounds: what a template writes anew is bounded higher than its bytes, in whatever form it comes; only real
+// images and audio are taken out of the text.
+func TestContentBounds(t *testing.T) {
+	url := answering(t, 200, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`)
+	r := newRig(t, setup{engines: []string{url}})
+	r.apply("models:\n- {name: m, served_as: m, engines: [e0], parameters: 8.03e9, context_tokens: 1000000, max_output_tokens: 4096, image_tokens: 300}\n")
+	list := strings.Repeat("1e15,", 2000) + "1"
+	call := func(arguments string) string {
+		return `{"model":"m","messages":[{"role":"assistant","tool_calls":[{"type":"function","function":{"name":"f","arguments":` + arguments + `}}]}]}`
+	}
+	words := strings.Repeat("word ", 20_000)
+	for _, c := range []struct {
+		name, body  string
+		least, most int64
+	}{
+		{"arguments as text", call(`"{\"a\":[` + list + `]}"`), 40_000, 45_000},
+		{"arguments as an object", call(`{"a":[` + list + `]}`), 40_000, 45_000},
+		{"text called a URL", call(`{"url":"data: ` + words + `"}`), 100_000, 500_000},
+		{"text called data", call(`{"x":{"data":"` + words + `"}}`), 100_000, 500_000},
+		{"an image", `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:` + words + `","detail":"low"}},{"type":"text","text":"a"}]}]}`, 400, 1000},
+		{"bare texts", `{"model":"m","messages":[{"role":"user","content":["a","b"]}]}`, 50, 400},
+	} {
+		p := r.chat("GOOD", c.body)
+		if p.status != 200 {
+			t.Errorf("%s: %d %.300s", c.name, p.status, p.body)
+			continue
+		}
+		if got := r.record(p).Bounds.Input; got < c.least || got > c.most {
+			t.Errorf("%s: bounded by %d tokens, want %d to %d", c.name, got, c.least, c.most)
+		}
+	}
+}
+
 // TestHostileHeaders: compressed bodies (F105), idempotency keys out of bounds (F121), headers that contradict the key.
 func TestHostileHeaders(t *testing.T) {
 	e := newEngine(t)

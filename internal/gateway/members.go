@@ -11,16 +11,21 @@ import (
 // readers read the members that steer a request whichever engine serves it. A null is no value. What bounds or multiplies
 // the output is read by the rules of the engines' member tables instead (admit).
 var readers = map[string]func(*request, *jsonscan.Member) error{
-	"model":             readModel,
-	"stream":            readStream,
-	"messages":          readMessages,
-	"prompt":            readPrompt,
-	"input":             readPrompt,
-	"tools":             readTools,
-	"user":              readUser,
-	"safety_identifier": readUser,
-	"service_tier":      readTier,
-	"reasoning_effort":  readEffort,
+	"model":                readModel,
+	"stream":               readStream,
+	"messages":             readMessages,
+	"prompt":               readPrompt,
+	"input":                readPrompt,
+	"tools":                readTools,
+	"functions":            readRewritten,
+	"documents":            readRewritten,
+	"response_format":      readRewritten,
+	"json_schema":          readRewritten,
+	"chat_template_kwargs": readTemplateArguments,
+	"user":                 readUser,
+	"safety_identifier":    readUser,
+	"service_tier":         readTier,
+	"reasoning_effort":     readEffort,
 }
 
 func (q *request) text(m *jsonscan.Member, most int) (string, error) {
@@ -63,39 +68,12 @@ func readMessages(q *request, m *jsonscan.Member) error {
 	return nil
 }
 
-// readPrompt reads `prompt` and `input`: a string, an array of strings, an array of token ids, or an array of those.
-func readPrompt(q *request, m *jsonscan.Member) error {
-	name := string(m.Name)
-	if m.Kind == jsonscan.String {
-		return nil
-	}
-	if m.Kind != jsonscan.Array || m.Elements == 0 {
-		return q.refuse(refusal.Malformed, name, "%s must be a string or an array that is not empty.", name)
-	}
-	ids := false
-	if err := jsonscan.Elements(q.at(m.Value), func(kind jsonscan.Kind, _ jsonscan.Span) bool {
-		ids = kind == jsonscan.Number
-		return false
-	}); err != nil {
-		return err
-	}
-	if ids {
-		return nil // one prompt of token ids; each takes at least one byte of the body
-	}
-	if m.Elements > maxPrompts {
-		return q.refuse(refusal.Malformed, name, "%s must have at most %d elements.", name, maxPrompts)
-	}
-	q.shape.Prompts = int64(m.Elements)
-	return nil
-}
-
 func readTools(q *request, m *jsonscan.Member) error {
 	if m.Kind != jsonscan.Array || m.Elements > maxTools {
 		return q.refuse(refusal.Malformed, "tools", "tools must be an array of at most %d tools.", maxTools)
 	}
 	q.shape.Tools = int64(m.Elements)
-	q.shape.RewrittenBytes += int64(m.Value.End - m.Value.Start)
-	return nil
+	return readRewritten(q, m)
 }
 
 func readUser(q *request, m *jsonscan.Member) error {

@@ -89,8 +89,8 @@ func (q *request) visit(m *jsonscan.Member) error {
 	switch {
 	case m.Depth == 1:
 		return q.top(m)
-	case m.Kind == jsonscan.String && m.Depth > 1 && string(m.Top) == "messages":
-		return q.within(m)
+	case m.Depth == 3 && string(m.Top) == "messages":
+		return q.message(m)
 	case m.Depth == 2 && string(m.Top) == "stream_options":
 		return q.streamOption(m)
 	case m.Depth == 2 && string(m.Top) == "thinking" && string(m.Name) == "budget_tokens":
@@ -123,45 +123,6 @@ func (q *request) streamOption(m *jsonscan.Member) error {
 		return q.refuse(refusal.UnknownParameter, "stream_options."+clip(m.Name), "Unknown parameter: stream_options.%s.", clip(m.Name))
 	}
 	return nil
-}
-
-// part refuses content parts that have no bound. Images and audio are counted by their data.
-func (q *request) part(m *jsonscan.Member) error {
-	switch string(q.at(m.Value)) {
-	case `"file"`, `"input_file"`, `"video_url"`, `"video"`:
-		return q.refuse(refusal.NoBound, "messages", "Content parts of this type have no bound here, so their price cannot be held: text, image and audio parts do.")
-	}
-	return nil
-}
-
-// within looks at the strings in messages that are more, or less, than their bytes as text.
-func (q *request) within(m *jsonscan.Member) error {
-	size := int64(m.Value.End - m.Value.Start)
-	switch string(m.Name) {
-	case "type":
-		if m.Depth == 5 { // messages[i].content[j].type
-			return q.part(m)
-		}
-	case "arguments": // of a tool call: chat templates parse it and write it anew
-		q.shape.RewrittenBytes += size
-	case "url":
-		if v := q.at(m.Value); size <= 6 || string(v[:6]) != `"data:` {
-			return q.refuse(refusal.Malformed, "messages", "Remote content is not fetched here: send images and audio as data: URLs.")
-		}
-		q.media(&q.shape.Images, size)
-	case "data":
-		if m.Depth == 6 { // messages[i].content[j].input_audio.data
-			q.media(&q.shape.Audios, size)
-		}
-	}
-	return nil
-}
-
-// media takes a string out of the text, and counts it as one image or audio instead: what is taken out is always paid for
-// as something else, whatever the part around it says that it is.
-func (q *request) media(count *int64, size int64) {
-	q.shape.MediaBytes += size
-	*count++
 }
 
 // clip shortens a name for a message.

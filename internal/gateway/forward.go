@@ -183,7 +183,7 @@ func (x *exchange) whyCut() error {
 func (x *exchange) engineRefused(resp *engine.Response) error {
 	defer resp.Close()
 	defer x.watchSilence().Stop()
-	b, _ := readAll(x.buf[:0], resp, -1, 64<<10, func(int64) {}) // what cannot be read is not told
+	b, _ := readAll(x.buf[:0], resp, -1, 64<<10, func(int64) error { return nil }) // what cannot be read is not told
 	x.buf = b
 	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client
 	reason := ""

@@ -54,6 +54,7 @@ type Limits struct {
 	Write    time.Duration // for a client to take what was sent: 60 s
 	Body     time.Duration // for a body to arrive, beside 1 s for each 32 KiB: 10 s
 	MaxBytes int64         // of an answer that is not streamed: 64 MiB
+	Bodies   int64         // of all request bodies above 64 KiB together, while they are in the path: 1 GiB
 }
 
 func (l *Limits) defaults() {
@@ -68,6 +69,9 @@ func (l *Limits) defaults() {
 	if l.MaxBytes == 0 {
 		l.MaxBytes = 64 << 20
 	}
+	if l.Bodies == 0 {
+		l.Bodies = 1 << 30
+	}
 }
 
 // Gateway serves the tenants' port.
@@ -81,6 +85,7 @@ type Gateway struct {
 	pool     sync.Pool
 	draining atomic.Bool
 	counters Counters
+	bodies   atomic.Int64 // bytes of large request bodies in the path
 
 	mu     sync.Mutex // guards active
 	active map[*exchange]struct{}

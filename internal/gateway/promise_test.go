@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -371,4 +372,68 @@ func TestEndlessRefusal(t *testing.T) {
 		t.Errorf("%d %s", p.status, p.body)
 	}
 	r.settled()
+}
+
+// TestBodiesInThePath: memory for bodies comes with their bytes, and all large ones together have a bound.
+func TestBodiesInThePath(t *testing.T) {
+	r := newRig(t, setup{engines: []string{newEngine(t).URL()}, limits: gateway.Limits{Bodies: 4 << 20}})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const conns = 30
+	for range conns { // each promises 16 MiB and sends a byte
+		c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: 16777216\r\n\r\n{", secrets["env:GOOD"])
+	}
+	for r.gw.Running() < conns {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // the last one is on its way from the registry to its first read
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > conns*(256<<10) {
+		t.Errorf("%d promises of 16 MiB took %d KiB", conns, grown>>10)
+	}
+	large := say(strings.Repeat("word ", 1<<20), "")
+	if p := r.chat("GOOD", large); p.status != 503 || p.code(t) != "overloaded" {
+		t.Errorf("a body of 5 MiB where 4 MiB are for all: %d %s", p.status, p.body)
+	}
+	if p := r.chat("GOOD", say(strings.Repeat("word ", 1<<16), "")); p.status != 200 {
+		t.Errorf("a body of 320 KiB after that: %d %s", p.status, p.body)
+	}
+}
+
+// TestGivenUpPace: requests that are given up before their usage comes count against the pace of tokens all the same.
+func TestGivenUpPace(t *testing.T) {
+	asked := make(chan struct{}, 20)
+	url := serving(t, func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	r := newRig(t, setup{engines: []string{url}})
+	for range 2 { // 2,000 tokens a minute: one fits
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "POST", r.url+"/v1/chat/completions", strings.NewReader(say("", `,"max_tokens":1800`)))
+		req.Header.Set("Authorization", "Bearer "+secrets["env:PACED"])
+		go func() {
+			select {
+			case <-asked:
+			case <-ctx.Done():
+			}
+			cancel()
+		}()
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == 429 {
+				cancel()
+				return
+			}
+		}
+		r.settled()
+		cancel()
+	}
+	t.Error("the pace was given back to requests that made an engine work")
 }

@@ -50,6 +50,7 @@ type exchange struct {
 	ask              ledger.Ask
 	hold             *ledger.Hold
 	taken            int64 // tokens taken from rates
+	reserved         int64 // bytes of memory for the body
 	answer           answer
 	stream           meter.Stream
 	gathered         *meter.Gather
@@ -88,6 +89,9 @@ func (x *exchange) unhurried() {
 func (x *exchange) end() {
 	if x.answer.Response != nil {
 		x.answer.Close()
+	}
+	if x.reserved > 0 {
+		x.g.bodies.Add(-x.reserved)
 	}
 	if x.cancel != nil {
 		x.g.mu.Lock()
@@ -203,13 +207,20 @@ func (x *exchange) readBody() error {
 	}
 	control := http.NewResponseController(x.w)
 	since, due := time.Now(), int64(0)
-	b, err := readAll(x.body[:0], x.r.Body, size, maxBody+1, func(n int64) {
-		if n >= due { // the deadline moves with what has come: 1 s for each 32 KiB
-			control.SetReadDeadline(since.Add(x.g.Limits.Body + time.Duration(n>>15)*time.Second))
-			due = n + 256<<10
+	b, err := readAll(x.body[:0], x.r.Body, size, maxBody+1, func(n int64) error {
+		if n < due {
+			return nil
 		}
+		// The deadline moves with what has come: 1 s for each 32 KiB.
+		control.SetReadDeadline(since.Add(x.g.Limits.Body + time.Duration(n>>15)*time.Second))
+		due = n + bodyStep
+		return x.reserve(n)
 	})
 	x.body = b
+	var no *refusal.Refusal
+	if errors.As(err, &no) {
+		return no
+	}
 	if err != nil {
 		if x.r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return errClientGone
@@ -224,14 +235,34 @@ func (x *exchange) readBody() error {
 	return nil
 }
 
-// readAll appends what r has to b, up to most bytes. size is what is expected, -1 for unknown. before is called before each
-// read with what has come so far.
-func readAll(b []byte, r io.Reader, size, most int64, before func(int64)) ([]byte, error) {
-	if want := int(size) + 1; size >= 0 && cap(b) < want {
+// bodyStep is how much of a body comes between two looks at its deadline and at the memory for all bodies.
+const bodyStep = 64 << 10
+
+// reserve takes memory for a body of which n bytes have come, and for what comes until the next look. Small bodies take
+// none: there are no more of them than connections.
+func (x *exchange) reserve(n int64) error {
+	if n < bodyStep {
+		return nil
+	}
+	more := 2*(n+bodyStep) - x.reserved // a buffer doubles when it grows
+	x.reserved += more
+	if x.g.bodies.Add(more) > x.g.Limits.Bodies {
+		x.w.Header().Set("Connection", "close")
+		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "Too many large requests are in the path: try again shortly."}
+	}
+	return nil
+}
+
+// readAll appends what r has to b, up to most bytes. size is what is expected, -1 for unknown; it is a promise, and memory
+// comes with the bytes. before is called before each read with what has come so far, and may end the reading.
+func readAll(b []byte, r io.Reader, size, most int64, before func(int64) error) ([]byte, error) {
+	if want := int(min(size, bodyStep)) + 1; size >= 0 && cap(b) < want {
 		b = make([]byte, 0, want)
 	}
 	for int64(len(b)) < most {
-		before(int64(len(b)))
+		if err := before(int64(len(b))); err != nil {
+			return b, err
+		}
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
 		}
@@ -334,7 +365,9 @@ func (x *exchange) settle() (*usage.Record, error) {
 	x.hold = nil
 	x.result.TotalMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
 	rec, err := x.g.Ledger.Settle(h, &x.result)
-	if err == nil && x.taken > 0 {
+	// What a request did not use of its pace goes back. Nobody knows how much that is where an answer was given up before
+	// its usage came: then it counts for what was held.
+	if err == nil && (rec.Source == usage.EngineFinal || rec.Outcome == usage.Unserved || rec.Outcome == usage.EngineSaid) {
 		x.g.paces.give(x.key.Account, x.taken-rec.Counts.Input()-rec.Counts.Output())
 	}
 	x.count()

@@ -10,6 +10,7 @@ type auditResult struct {
 	metered, billed auditCounts
 	lines           []auditLine
 	charge          *big.Int
+	byDelivery      bool // what was delivered is what is owed
 }
 
 type auditLine struct {
@@ -56,7 +57,7 @@ func (a *auditor) settle(o *auditOrg, head *auditHeader, r *auditReader) error {
 	for _, check := range []func() error{
 		func() error { return h.resolvedRightly(head, &x) },
 		func() error { return h.tariff(&x, void) },
-		func() error { return h.withinBounds(&x.billed) },
+		func() error { return h.allOfIt(&x) },
 		func() error { return h.rated(&x) },
 		func() error { return o.post(h, &x) },
 	} {
@@ -114,9 +115,50 @@ func (h *auditHold) tariff(x *auditResult, void bool) error {
 	case rule == auditDelivered && x.billed.output() > x.delivered:
 		return differ("%d output tokens are billed, but %d were delivered", x.billed.output(), x.delivered)
 	}
+	x.byDelivery = rule == auditDelivered
 	for m := range x.billed.n {
 		if m != auditRequest && x.billed.n[m] > x.metered.n[m] {
 			return differ("of meter %d, %d are billed, but %d were metered", m, x.billed.n[m], x.metered.n[m])
+		}
+	}
+	return nil
+}
+
+// allOfIt checks that what is billed is exactly what was metered, cut to what was delivered where the rule says so and to
+// what was held; nothing of it is left out. What is cut is cut from the classes in the order of their rows here.
+func (h *auditHold) allOfIt(x *auditResult) error {
+	if err := h.withinBounds(&x.billed); err != nil || x.billed.mask == 0 {
+		return err
+	}
+	in, out := x.metered.input(), x.metered.output()
+	if x.byDelivery {
+		out = min(out, x.delivered)
+	}
+	in, out = min(in, h.bounds.input), min(out, h.bounds.output)
+	if h.bounds.joint > 0 {
+		in = min(in, h.bounds.joint)
+		out = min(out, h.bounds.joint-in)
+	}
+	for _, side := range []struct {
+		what    string
+		owed    int64
+		classes []byte
+	}{{"input", in, []byte{0, 2, 1}}, {"output", out, []byte{3, 4}}} {
+		cut := -side.owed
+		for _, m := range side.classes {
+			cut += x.metered.n[m]
+		}
+		for _, m := range side.classes {
+			take := min(cut, x.metered.n[m])
+			if x.billed.n[m] != x.metered.n[m]-take {
+				return differ("of the %d %s tokens that are owed, %d of meter %d are billed; right is %d", side.owed, side.what, x.billed.n[m], m, x.metered.n[m]-take)
+			}
+			cut -= take
+		}
+	}
+	for m := byte(5); m < auditMeters; m++ {
+		if m != auditRequest && x.billed.n[m] != x.metered.n[m] {
+			return differ("of meter %d, %d were metered and %d are billed", m, x.metered.n[m], x.billed.n[m])
 		}
 	}
 	return nil

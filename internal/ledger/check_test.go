@@ -318,6 +318,16 @@ func TestCheckFinds(t *testing.T) {
 		}},
 		{"held were 1101 and 299", func(s *script) { held(s).Bounds = usage.Bounds{Input: 1101, Output: 299} }},
 		{"jointly 699", func(s *script) { held(s).Bounds.Joint, held(s).touched[1] = 699, stand(2, 2, 699) }},
+		{"of the 300 output tokens that are owed, 1 of meter 3 are billed; right is 300", func(s *script) { s.result.Billed.Set(usage.OutputContent, 1) }},
+		{"of the 400 input tokens that are owed, 1 of meter 0 are billed; right is 300", func(s *script) { s.result.Billed.Set(usage.InputUncached, 1) }},
+		{"of the 300 input tokens that are owed, 300 of meter 0 are billed; right is 200", func(s *script) {
+			held(s).Bounds.Input, held(s).touched[1] = 300, stand(2, 2, 800) // the cut comes off the uncached ones first
+			s.result.Billed.Set(usage.InputCacheRead, 0)
+		}},
+		{"of meter 5, 2 were metered and 1 are billed", func(s *script) {
+			s.result.Counts.Set(usage.Image, 2)
+			s.result.Billed.Set(usage.Image, 1)
+		}},
 		{"meter 4 are billed, which has no price", func(s *script) {
 			s.result.Counts.Set(usage.OutputReasoning, 1)
 			s.result.Billed.Set(usage.OutputReasoning, 1)

@@ -159,8 +159,7 @@ func (o *org) head() HeadRow {
 
 // openFrom is the sequence number of the oldest open hold, or the next one. It drops closed ones in front.
 func (o *org) openFrom() int64 {
-	for len(o.queue) > 0 && o.queue[0].Status != usage.Held {
-		o.queue[0] = nil
+	for len(o.queue) > 0 && o.open[o.queue[0].id] == nil {
 		o.queue = o.queue[1:]
 	}
 	if len(o.queue) > 0 {

@@ -60,7 +60,6 @@ type Hold struct {
 	few      [3]touch      // backs touched on ordinary paths
 	fewLines [4]usage.Line // backs Lines on ordinary answers
 	mark     usage.Counts  // last checkpoint
-	markFrom usage.Source
 }
 
 // Short says which limit a hold does not fit: the first on the path from the organisation down.
@@ -245,7 +244,7 @@ func (l *Ledger) grant(h *Hold, ask *Ask, at time.Time) {
 	l.end(o, KindHold, h.ID, appendHold(b, h))
 	h.seq = o.seq
 	o.open[h.ID] = h
-	o.queue = append(o.queue, h)
+	o.queue = append(o.queue, pin{h.seq, h.ID})
 }
 
 // Extend adds to what a hold holds: more bounds, and the money that they can cost. On return without an error it is
@@ -316,7 +315,7 @@ func (l *Ledger) Checkpoint(h *Hold, c usage.Counts, s usage.Source) {
 	l.mu.Lock()
 	defer l.unlock()
 	if l.failed == nil && h.Status == usage.Held {
-		h.mark, h.markFrom = c, s
+		h.mark = c
 		b := l.begin(h.org, KindCheckpoint, l.now(), h.ID)
 		l.end(h.org, KindCheckpoint, h.ID, appendCheckpoint(b, &c, s))
 		l.kick()

@@ -112,8 +112,14 @@ type org struct {
 	balances   map[balanceKey]*balance
 
 	open  map[usage.ID]*Hold
-	queue []*Hold // by seq; closed ones in front are dropped
-	dirty bool    // its head is in the pending group
+	queue []pin // holds by seq; closed ones in front are dropped
+	dirty bool  // its head is in the pending group
+}
+
+// pin remembers where a hold stands in the log. It does not keep the hold: behind one long request there may be a million.
+type pin struct {
+	seq int64
+	id  usage.ID
 }
 
 type balanceKey struct{ limit, period int64 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -192,4 +193,23 @@ func TestCloseUnderLoad(t *testing.T) {
 			t.Errorf("%d acknowledged: %s", acked.Load(), report)
 		}
 	}
+}
+
+// TestMemoryBehindALongRequest: what was settled is not kept because an older hold is still open.
+func TestMemoryBehindALongRequest(t *testing.T) {
+	r := newRig(t)
+	long := r.hold(10, 10)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const settled = 3000
+	for range settled {
+		r.spend(10, 10)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / settled; each > 200 {
+		t.Errorf("each settled request behind an open hold keeps %d bytes", each)
+	}
+	r.settle(long, completed(1, 1))
 }

@@ -201,7 +201,8 @@ func (o *org) fold(row EntryRow) error {
 		}
 	case KindCheckpoint:
 		if open != nil {
-			open.mark, open.markFrom = d.counts(), usage.Source(d.byte())
+			open.mark = d.counts()
+			d.byte() // its source: a settlement at a checkpoint says "checkpoint"
 		}
 	}
 	if err == nil {
@@ -233,7 +234,7 @@ func (o *org) foldHold(head header, d *decoder, seq int64) error {
 		h.touched = append(h.touched, touch{b, t.Held})
 	}
 	o.open[h.ID] = h
-	o.queue = append(o.queue, h)
+	o.queue = append(o.queue, pin{seq, h.ID})
 	return nil
 }
 
@@ -242,8 +243,9 @@ func (l *Ledger) resolve() error {
 	l.mu.Lock()
 	l.recovered.Epoch = l.epoch
 	for _, o := range l.sortedOrgs() {
-		for _, h := range o.queue {
-			if h.Status != usage.Held {
+		for _, p := range o.queue {
+			h := o.open[p.id]
+			if h == nil {
 				continue
 			}
 			l.post(h, &usage.Result{

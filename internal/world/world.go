@@ -144,8 +144,30 @@ func (w *World) read(src Source, prune bool) (*draft, error) {
 	if err := d.build(w.Current().Number + 1); err != nil {
 		return nil, err
 	}
+	if err := d.fixed(w.Current()); err != nil {
+		return nil, err
+	}
 	d.note(wanted)
 	return d, nil
+}
+
+// fixed refuses changes of what an organisation's balances are counted in: amounts in one currency are nothing in another,
+// and a calendar in another zone has no period in which they were used.
+func (d *draft) fixed(was *Snapshot) error {
+	for _, a := range d.snapshot.Accounts() {
+		old := was.AccountByID(a.ID)
+		if a.Parent != nil || old == nil {
+			continue
+		}
+		ref := ledger.ObjectRef{Kind: kindAccount, Name: string(a.Path)}
+		if a.Currency != old.Currency {
+			d.fault(ref, "the currency of an organisation cannot change from %s to %s: what was used is counted in it; make a new organisation", old.Currency, a.Currency)
+		}
+		if a.Zone != old.Zone {
+			d.fault(ref, "the time zone of an organisation cannot change from %s to %s: its budget periods are of that calendar; make a new organisation", old.Zone, a.Zone)
+		}
+	}
+	return d.err()
 }
 
 // commit makes a draft durable and current. The caller holds w.mu.

@@ -352,6 +352,29 @@ func TestLimitIdentity(t *testing.T) {
 	s.is("changed", after.Amount == before.Amount, false)
 }
 
+// TestFixed: what an organisation's balances are counted in does not change under them.
+func TestFixed(t *testing.T) {
+	s := open(t)
+	s.apply(file(t), false)
+	for _, c := range []struct {
+		want string
+		edit []string
+	}{
+		{"the time zone of an organisation cannot change from Europe/Berlin to Europe/Paris",
+			[]string{"{path: acme, currency: EUR, timezone: Europe/Berlin", "{path: acme, currency: EUR, timezone: Europe/Paris"}},
+		{"the currency of an organisation cannot change from EUR to USD", []string{"currency: EUR\n  timezone", "currency: USD\n  timezone", "{path: acme, currency: EUR", "{path: acme, currency: USD"}},
+	} {
+		before := s.Current()
+		_, err := s.Apply(t.Context(), source(file(t, c.edit...)), false)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want %q", err, c.want)
+		}
+		if s.Current() != before {
+			t.Error("something has changed")
+		}
+	}
+}
+
 // TestNumbers: a number is never given again, whatever was deleted in between.
 func TestNumbers(t *testing.T) {
 	s := open(t)

@@ -64,6 +64,10 @@ type Dialect struct {
 	// lose its next request on it: streams are asked for with "Connection: close".
 	ClosesStreams bool
 
+	// BoundAsAsked: engines behind this dialect know different members for the output bound, and ignore the others. What the
+	// client used is what it knows of its engine, and goes before BoundMember.
+	BoundAsAsked bool
+
 	TokenizePath string // route that counts tokens without generating, "" where there is none
 	SaltMember   string // request member that separates the prefix caches of tenants, "" where there is none
 	TimingMember string // member of answers with the times of the request, "" where there is none

@@ -6,6 +6,7 @@ var openai = Dialect{
 	Name:          "openai",
 	Running:       GivenRunning,
 	FinalOnFinish: true,
+	BoundAsAsked:  true,
 	boundMember:   [numEndpoints]string{Chat: "max_completion_tokens", Completions: "max_tokens"},
 	usage: []field{
 		{"", "prompt_tokens", Input},

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -153,6 +154,32 @@ func TestSlowLine(t *testing.T) {
 	p := r.chat("GOOD", say("", `,"stream":true`))
 	if p.status != 200 || !strings.Contains(p.body, `"engine_timeout"`) {
 		t.Errorf("%d %s", p.status, p.body)
+	}
+}
+
+// TestBoundAsAsked: of a generic engine nobody knows which bound it obeys: it gets the one that the client used.
+func TestBoundAsAsked(t *testing.T) {
+	var got atomic.Pointer[string]
+	url := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s := string(body)
+		got.Store(&s)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`)
+	})
+	r := newRig(t, setup{engines: []string{url}, kind: "openai"})
+	for more, want := range map[string]string{
+		"":                           `"max_completion_tokens":1000`,
+		`,"max_tokens":7`:            `"max_tokens":7`,
+		`,"max_completion_tokens":8`: `"max_completion_tokens":8`,
+		`,"max_tokens":null`:         `"max_completion_tokens":1000`,
+	} {
+		if p := r.chat("GOOD", say("", more)); p.status != 200 {
+			t.Fatalf("%q: %d %s", more, p.status, p.body)
+		}
+		if sent := *got.Load(); !strings.Contains(sent, want) || strings.Count(sent, `"max_`) != 1 {
+			t.Errorf("%q: the engine got %s, want one bound, %s", more, sent, want)
+		}
 	}
 }
 

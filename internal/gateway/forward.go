@@ -229,9 +229,13 @@ func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
 	gather = !q.stream && d.PerChoice && !q.endpoint.embedding && q.shape.Choices*q.shape.Prompts > 1
 	b = append(b, `{"model":`...)
 	b = jsonscan.AppendQuote(b, x.offer.Model.ServedAs)
+	bound := d.BoundMember(q.endpoint.kind)
 	for i := range q.members {
 		m := &q.members[i]
 		row := d.Member(q.endpoint.kind, m.name)
+		if d.BoundAsAsked && row.Rule == engine.OutputMax && m.kind != jsonscan.Null {
+			bound = string(m.name)
+		}
 		if row.Class == engine.Ours || row.Rule == engine.OutputMax || isOurs(m.name) {
 			continue
 		}
@@ -239,8 +243,8 @@ func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
 		b = append(jsonscan.AppendQuote(b, string(m.name)), ':')
 		b = append(b, q.at(m.value)...)
 	}
-	if name := d.BoundMember(q.endpoint.kind); name != "" {
-		b = append(jsonscan.AppendQuote(append(b, ','), name), ':')
+	if bound != "" {
+		b = append(jsonscan.AppendQuote(append(b, ','), bound), ':')
 		b = strconv.AppendInt(b, x.bounds.Output/(q.shape.Choices*q.shape.Prompts), 10)
 	}
 	if q.stream || gather {

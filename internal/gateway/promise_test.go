@@ -437,3 +437,49 @@ func TestGivenUpPace(t *testing.T) {
 	}
 	t.Error("the pace was given back to requests that made an engine work")
 }
+
+// panicsOnce is a bug of ours in the middle of an answer.
+type panicsOnce struct {
+	http.ResponseWriter
+	done bool
+}
+
+func (p *panicsOnce) WriteHeader(status int) {
+	if !p.done {
+		p.done = true
+		panic("a bug with " + panicCanary)
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
+const panicCanary = "kanarienvogel-panic"
+
+// TestPanic: a panic ends one request, which is settled at nothing; the log has its type and place, not its text (F013).
+func TestPanic(t *testing.T) {
+	r := newRig(t, setup{engines: []string{newEngine(t).URL()}})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.gw.ServeHTTP(&panicsOnce{ResponseWriter: w}, req)
+	}))
+	defer s.Close()
+	req, _ := http.NewRequest("POST", s.URL+"/v1/chat/completions", strings.NewReader(say("p=32 c=20", `,"stream":true`)))
+	req.Header.Set("Authorization", "Bearer "+secrets["env:GOOD"])
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	served := reply{status: resp.StatusCode, header: resp.Header, body: string(body), err: err}
+	if served.status != 500 || served.code(t) != "internal_error" || !strings.Contains(served.body, served.id()) {
+		t.Errorf("%d %s", served.status, served.body)
+	}
+	if rec := r.record(served); rec.Outcome != usage.Broken || rec.Fault != usage.Gateway || rec.Status != usage.Void {
+		t.Errorf("record: %s by %s, %s", rec.Outcome, rec.Fault, rec.Status)
+	}
+	if log := r.log.String(); !strings.Contains(log, "panic in a request") || !strings.Contains(log, "WriteHeader") || strings.Contains(log, panicCanary) {
+		t.Errorf("log: %s", log)
+	}
+	if p := r.chat("GOOD", say("c=1", "")); p.status != 200 {
+		t.Errorf("the next request: %d %s", p.status, p.body)
+	}
+}

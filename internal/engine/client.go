@@ -26,7 +26,6 @@ import (
 // answer; Response.Read reads the body; at its end, or at Close, the connection goes back or is reset.
 type Client struct {
 	o       ClientOptions
-	dialer  net.Dialer
 	every   time.Duration // between two ticks
 	buffers sync.Pool     // *[bufferSize]byte: of connections in use, idle ones have none
 
@@ -43,6 +42,8 @@ type ClientOptions struct {
 	MaxIdle int           // idle connections kept for each address; 0: none
 	IdleFor time.Duration // how long they are kept, up to a second longer; 0: no limit
 	TLS     *tls.Config   // for https; ServerName, MinVersion and NextProtos are set by the Client; nil: the system's roots
+	// Dial makes a connection, nil is TCP. One that is no *net.TCPConn carries one request only.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // NewClient returns a Client without connections.
@@ -50,8 +51,11 @@ func NewClient(o ClientOptions) *Client {
 	if o.TLS == nil {
 		o.TLS = &tls.Config{}
 	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
 	return &Client{
-		o: o, dialer: net.Dialer{KeepAlive: 30 * time.Second}, every: time.Second,
+		o: o, every: time.Second,
 		buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }}, idle: map[address][]*conn{},
 	}
 }
@@ -206,7 +210,7 @@ func (cl *Client) dial(ctx context.Context, t *Target) (*conn, error) {
 }
 
 func (cl *Client) connect(ctx context.Context, t *Target) (*conn, error) {
-	socket, err := cl.dialer.DialContext(ctx, "tcp", t.address.hostPort)
+	socket, err := cl.o.Dial(ctx, "tcp", t.address.hostPort)
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,9 @@ type backend struct {
 // restTime is how long an engine that failed is asked last.
 const restTime = 5 * time.Second
 
-func newFleet(l *Limits) *fleet {
+func newFleet(o *Options) *fleet {
 	return &fleet{client: engine.NewClient(engine.ClientOptions{
-		Connect: l.Connect, Header: l.Header, MaxIdle: 1024,
+		Connect: o.Limits.Connect, Header: o.Limits.Header, MaxIdle: 1024, Dial: o.Dial,
 		IdleFor: 3 * time.Second, // engines in Python close idle connections after 5
 	})}
 }

@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -35,7 +36,7 @@ import (
 	"talea/internal/world"
 )
 
-// Options of New. All are needed but Log.
+// Options of New. All are needed but Log and Dial.
 type Options struct {
 	World  *world.World
 	Ledger *ledger.Ledger
@@ -44,6 +45,7 @@ type Options struct {
 	Node   int64 // number of this process, in request ids
 	Log    *slog.Logger
 	Limits Limits
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error) // to engines; nil is TCP
 }
 
 // Limits are the times and sizes that bound one request. Zero values take the defaults.
@@ -107,7 +109,7 @@ func New(o Options) *Gateway {
 		Options: o, log: o.Log, ids: ledger.NewMinter(o.Node),
 		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
 	}
-	g.fleet = newFleet(&g.Limits)
+	g.fleet = newFleet(&g.Options)
 	g.pool.New = func() any { return &exchange{g: g} }
 	o.World.OnSwap(g.swapped)
 	g.fleet.follow(o.World.Current())

@@ -43,6 +43,8 @@ type EngineOptions struct {
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Watch is called after each request for generation, from its goroutine. nil for none.
 	Watch func(Answer)
+	// Listener takes connections, nil is a free port of the loopback interface.
+	Listener net.Listener
 }
 
 // Tokens are counts of tokens. Cached is part of Input, Reasoning is part of Output.
@@ -83,7 +85,7 @@ type Totals struct {
 	Tokenize                                       int64  // calls that only count, in no other figure
 }
 
-// Engine is a simulated engine, listening on a free port of the loopback interface.
+// Engine is a simulated engine.
 type Engine struct {
 	o        EngineOptions
 	listener net.Listener
@@ -112,18 +114,21 @@ func NewEngine(o EngineOptions) *Engine {
 		o.Sleep = realSleep
 	}
 	o.GPUs = max(1, o.GPUs)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic("sim: cannot listen on the loopback interface: " + err.Error())
+	if o.Listener == nil {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic("sim: cannot listen on the loopback interface: " + err.Error())
+		}
+		o.Listener = l
 	}
-	e := &Engine{o: o, listener: l}
+	e := &Engine{o: o, listener: o.Listener}
 	if o.Slots > 0 {
 		e.slots = make(chan struct{}, o.Slots)
 	}
 	base, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.server = http.Server{Handler: e.routes(), BaseContext: func(net.Listener) context.Context { return base }}
-	go e.server.Serve(l)
+	go e.server.Serve(o.Listener)
 	return e
 }
 

@@ -274,6 +274,9 @@ func (f *factory) takeProfiles(o *options) error {
 		return nil
 	}
 	for _, w := range workloads {
+		if !o.wants(ofWorkload(w, o.connections)) {
+			continue
+		}
 		name := o.profile
 		if w.stream {
 			name += ".stream"

@@ -4,7 +4,11 @@
 // It does not test what the answers say (internal/gateway does), but it fails where an answer is not whole or where the
 // ledger's totals are not the engine's.
 //
-//	go run ./test/bench [-d 3s] [-rounds 5] [-c 32] [-talea FILE] [-profile FILE]
+//	go run ./test/bench [-d 3s] [-rounds 5] [-c 32] [-only stream/32] [-talea FILE] [-against FILE] [-profile FILE]
+//	go run ./test/bench -only hold,open
+//
+// The second line measures the ledger alone, in this process, on a real file: how long durable holds take, and how long a
+// start takes behind a million requests. -against drives another build of talea in the same rounds.
 //
 // Processor time is the figure to trust on a shared machine: what the clock says moves with the neighbours. Rounds
 // alternate, and ratios are taken within a round, so that what moves the machine moves both sides.
@@ -23,6 +27,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -43,7 +48,10 @@ func main() {
 	flag.DurationVar(&o.warm, "warm", 500*time.Millisecond, "time before each measurement that is not counted")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds")
 	flag.IntVar(&o.connections, "c", 32, "connections")
+	flag.StringVar(&o.only, "only", "chat,stream", "what to measure, by commas: chat or stream, with /connections for one number of them; hold; open")
+	flag.IntVar(&o.records, "records", 1_000_000, "requests in the ledger that open opens")
 	flag.StringVar(&o.talea, "talea", "", "talea binary to measure (default: built from this tree)")
+	flag.StringVar(&o.against, "against", "", "another talea binary, measured in the same rounds")
 	flag.StringVar(&o.profile, "profile", "", "write a processor profile of talea under chat to `FILE`, and under streams to FILE.stream")
 	flag.BoolVar(&o.verbose, "v", false, "print every round")
 	flag.Parse()
@@ -56,9 +64,24 @@ func main() {
 type options struct {
 	duration, warm      time.Duration
 	rounds, connections int
-	talea, profile      string
+	records             int
+	only, talea         string
+	against, profile    string
 	verbose             bool
 }
+
+// wants reports whether -only names this: "stream" also names "stream/32".
+func (o *options) wants(name string) bool {
+	for one := range strings.SplitSeq(o.only, ",") {
+		if name == one || strings.HasPrefix(name, one+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// ofWorkload names a workload at a number of connections.
+func ofWorkload(w workload, connections int) string { return fmt.Sprintf("%s/%d", w.name, connections) }
 
 // workloads are what is measured, in order.
 var workloads = []workload{
@@ -66,13 +89,52 @@ var workloads = []workload{
 	{name: "stream", stream: true, body: `{"model":"m","messages":[{"role":"user","content":"How many notches are on the stick?"}],"max_tokens":100,"stream":true,"stream_options":{"include_usage":true}}`},
 }
 
-// run starts everything, measures, checks the books, and prints the report.
+// run measures what was asked for.
 func run(o *options) error {
+	known := false
+	for name, measure := range map[string]func(*options) error{"hold": holds, "open": opens} {
+		if o.wants(name) {
+			known = true
+			if err := measure(o); err != nil {
+				return err
+			}
+		}
+	}
+	for _, w := range workloads {
+		if o.wants(ofWorkload(w, o.connections)) || o.wants(ofWorkload(w, 1)) {
+			return requests(o)
+		}
+	}
+	if !known {
+		return fmt.Errorf("-only %s names nothing that is measured", o.only)
+	}
+	return nil
+}
+
+// requests starts everything, measures the workloads, checks the books, and prints the report.
+func requests(o *options) (err error) {
 	factory, err := startFactory(o)
 	if err != nil {
 		return err
 	}
 	defer factory.stop()
+	if o.against != "" {
+		other := *o
+		other.talea, other.profile = o.against, ""
+		before, err := startFactory(&other)
+		if err != nil {
+			return err
+		}
+		defer before.stop()
+		defer func() {
+			if _, wrong := before.settleUp(); err == nil {
+				err = wrong
+			}
+		}()
+		last := before.targets[2]
+		last.name = "before"
+		factory.targets = append(factory.targets, last)
+	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -83,6 +145,9 @@ func run(o *options) error {
 	var results []result
 	for _, w := range workloads {
 		for _, connections := range []int{o.connections, 1} {
+			if !o.wants(ofWorkload(w, connections)) {
+				continue
+			}
 			r, err := measure(o, factory, w, connections)
 			if err != nil {
 				return err

@@ -60,13 +60,20 @@ func reportOne(w io.Writer, r *result) {
 	}
 	fmt.Fprintf(w, "%s, %d %s\n", r.workload.name, r.connections, many)
 	fmt.Fprintf(w, "  %-8s %28s %24s %10s %10s\n", "", "CPU µs/request (range)", "requests/s (range)", "p50 µs", "p99 µs")
-	for _, t := range []string{"direct", "proxy", "talea"} {
+	for _, t := range []string{"direct", "proxy", "before", "talea"} {
+		if len(r.samples[t]) == 0 {
+			continue
+		}
 		c, n := spreadOf(r.of(t, cpu)), spreadOf(r.of(t, func(s sample) float64 { return s.perSecond }))
 		fmt.Fprintf(w, "  %-8s %10.1f (%6.1f…%6.1f) %9.0f (%5.0f…%5.0f) %10.0f %10.0f\n", t,
 			c.median, c.least, c.most, n.median, n.least, n.most, spreadOf(r.of(t, p50)).median, spreadOf(r.of(t, p99)).median)
 	}
 	ratio := r.against("talea", "proxy", cpu, over)
 	fmt.Fprintf(w, "  CPU talea/proxy %.2f (%.2f…%.2f)", ratio.median, ratio.least, ratio.most)
+	if len(r.samples["before"]) > 0 {
+		was, now := r.against("before", "proxy", cpu, over), r.against("talea", "before", cpu, over)
+		fmt.Fprintf(w, "; before/proxy %.2f; talea/before %.3f (%.3f…%.3f)", was.median, now.median, now.least, now.most)
+	}
 	if r.workload.stream {
 		each := r.of("talea", func(s sample) float64 { return s.cpu * float64(s.requests) / float64(s.events) })
 		fmt.Fprintf(w, "; CPU per stream event %.1f µs", spreadOf(each).median)

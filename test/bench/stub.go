@@ -130,7 +130,7 @@ func contentLength(head []byte) int {
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
-func usage(output int, final bool) string {
+func usageObject(output int, final bool) string {
 	u := fmt.Sprintf(`{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d`, inputTokens, inputTokens+output, output)
 	if final {
 		u += `,"prompt_tokens_details":null`
@@ -146,7 +146,7 @@ var (
 func plainAnswer() []byte {
 	body := `{"id":"chatcmpl-5f3c9a0d","object":"chat.completion","created":1764000000,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"` +
 		strings.Repeat("notch ", outputTokens) + `","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"stop","stop_reason":null}],"service_tier":null,"system_fingerprint":null,"usage":` +
-		usage(outputTokens, true) + `,"prompt_logprobs":null}`
+		usageObject(outputTokens, true) + `,"prompt_logprobs":null}`
 	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
@@ -162,7 +162,7 @@ func streamAnswer(running bool) (writes [][]byte) {
 	delta := func(content, finish string, so int) {
 		more := ""
 		if running {
-			more = `,"usage":` + usage(so, false)
+			more = `,"usage":` + usageObject(so, false)
 		}
 		chunk(`{"index":0,"delta":{`+content+`},"logprobs":null,"finish_reason":`+finish+`}`, more)
 	}
@@ -172,7 +172,7 @@ func streamAnswer(running bool) (writes [][]byte) {
 		delta(`"content":"`+strings.Repeat("notch ", each)+`"`, "null", each*(i+1))
 	}
 	delta(`"content":""`, `"stop"`, outputTokens)
-	chunk("", `,"usage":`+usage(outputTokens, true))
+	chunk("", `,"usage":`+usageObject(outputTokens, true))
 	event("[DONE]")
 	head := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n")
 	writes[0] = append(head, writes[0]...)

@@ -45,6 +45,8 @@ type EngineOptions struct {
 	Watch func(Answer)
 	// Listener takes connections, nil is a free port of the loopback interface.
 	Listener net.Listener
+	// Keep keeps a book of every request, for Engine.Book. It grows for as long as the engine runs.
+	Keep bool
 }
 
 // Tokens are counts of tokens. Cached is part of Input, Reasoning is part of Output.
@@ -62,6 +64,7 @@ type Outcome string
 
 // Outcomes.
 const (
+	Working   Outcome = ""          // it has not ended
 	Completed Outcome = "completed" // the whole answer was generated
 	Aborted   Outcome = "aborted"   // the client's connection ended first
 	Faulted   Outcome = "faulted"   // by a fault that was asked for
@@ -75,6 +78,12 @@ type Answer struct {
 	Body    []byte
 	Outcome Outcome
 	Tokens  Tokens // generated, whether or not they arrived
+}
+
+// Work is what an engine has in its book about one request for generation.
+type Work struct {
+	Outcome Outcome
+	Tokens  Tokens // generated so far, whether or not they arrived
 }
 
 // Totals are an engine's own books.
@@ -103,6 +112,7 @@ type Engine struct {
 	fault  string // struck at every nth request
 	every  uint64
 	asked  uint64 // requests since the fault was set
+	kept   map[string][]*Work
 }
 
 // NewEngine starts an engine. It panics where the loopback interface has no free port.
@@ -142,6 +152,34 @@ func (e *Engine) Totals() Totals {
 	return e.totals
 }
 
+// Book returns what was generated for each request so far, by the caller's X-Request-Id, in the order in which they came:
+// what an outside judge compares with the ledger. It needs EngineOptions.Keep.
+func (e *Engine) Book() map[string][]Work {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	book := make(map[string][]Work, len(e.kept))
+	for id, list := range e.kept {
+		for _, w := range list {
+			book[id] = append(book[id], *w)
+		}
+	}
+	return book
+}
+
+// keep opens a page in the book for a request that has just come. It is there before anything is generated.
+func (e *Engine) keep(id string) *Work {
+	w := &Work{}
+	if e.o.Keep {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.kept == nil {
+			e.kept = map[string][]*Work{}
+		}
+		e.kept[id] = append(e.kept[id], w)
+	}
+	return w
+}
+
 // Running returns how many requests generate, and how many wait for a slot.
 func (e *Engine) Running() (generating, waiting int64) { return e.running.Load(), e.waiting.Load() }
 
@@ -174,15 +212,17 @@ func (e *Engine) struck() string {
 }
 
 // book adds what was just generated.
-func (e *Engine) book(t Tokens) {
+func (e *Engine) book(w *Work, t Tokens) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.totals.All.add(t)
+	w.Tokens.add(t)
 }
 
 // end closes the books of one request.
-func (e *Engine) end(a Answer) {
+func (e *Engine) end(w *Work, a Answer) {
 	e.mu.Lock()
+	w.Outcome = a.Outcome
 	t := &e.totals
 	t.Requests++
 	switch a.Outcome {

@@ -33,6 +33,7 @@ type generation struct {
 	at     int64 // the fault strikes after so many output tokens
 	struck bool
 	made   Tokens
+	work   *Work // its page in the engine's book
 	seen   Answer
 	ended  bool // the books of this request are closed
 }
@@ -158,12 +159,12 @@ func (g *generation) end(o Outcome) {
 	}
 	g.ended = true
 	g.seen.Outcome, g.seen.Tokens = o, g.made
-	g.e.end(g.seen)
+	g.e.end(g.work, g.seen)
 }
 
 func (g *generation) book(t Tokens) {
 	g.made.add(t)
-	g.e.book(t)
+	g.e.book(g.work, t)
 }
 
 // decode generates the choices side by side. emit is told of each event: its choice, how many tokens it has and how many

@@ -30,6 +30,7 @@ func (e *Engine) generate(w http.ResponseWriter, r *http.Request, kind endpoint)
 	defer e.requests.Done()
 	g := &generation{e: e, w: w, control: http.NewResponseController(w), ctx: r.Context(), kind: kind}
 	g.seen.Path, g.seen.Header = r.URL.Path, r.Header
+	g.work = e.keep(r.Header.Get("X-Request-Id"))
 	status, err := http.StatusBadRequest, error(nil)
 	if g.seen.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)); err == nil {
 		status, err = e.accept(g, r)

@@ -477,3 +477,37 @@ func TestClientsHangUp(t *testing.T) {
 		t.Error("prose is not the lesson")
 	}
 }
+
+// TestBook: the engine's book has what was made for each request by its caller's id, also of one that is still running.
+func TestBook(t *testing.T) {
+	e, client := start(t, EngineOptions{Keep: true, Sleep: realSleep})
+	ask := func(id, marker, members string) *http.Response {
+		r, err := http.NewRequest("POST", e.URL()+"/v1/chat/completions", strings.NewReader(chatBody(marker, members)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Request-Id", id)
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	if _, err := io.Copy(io.Discard, ask("whole", "p=32 c=20 delay=0s", "").Body); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(ask("hangs", "p=8 c=20 delay=0s fault=stall at=5", `,"stream":true`).Body)
+	for events := 0; events < 6 && lines.Scan(); { // the role, and five tokens
+		if strings.HasPrefix(lines.Text(), "data: ") {
+			events++
+		}
+	}
+	book := e.Book()
+	if w := book["whole"]; len(w) != 1 || w[0] != (Work{Completed, Tokens{Input: 32, Output: 20}}) {
+		t.Errorf("a whole answer is booked as %+v", w)
+	}
+	if w := book["hangs"]; len(w) != 1 || w[0] != (Work{Working, Tokens{Input: 8, Output: 5}}) {
+		t.Errorf("an answer that hangs is booked as %+v", w)
+	}
+}

@@ -83,7 +83,6 @@ var talea = house{
 	long:         map[string]longFunction{},
 	unused: map[string]string{
 		"sim.Clients.Tally":         "what callers were told; tests compare it with the ledger",
-		"sim.Completed":             "outcomes in an engine's own books; tests compare them with the ledger",
 		"ledger.ClockError":         "part of what Open promises; the tool prints its text",
 		"ledger.ErrSettled":         "part of what Settle promises; the gateway settles once",
 		"ledger.Standing.OverLimit": "tests of lowered limits; the tool is to show it with its cause",

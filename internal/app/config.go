@@ -26,10 +26,11 @@ type Config struct {
 	TrustClock       bool
 	TLSCert, TLSKey  string
 	Grace            time.Duration
+	Retention        time.Duration // of idempotency keys
 }
 
 // settings are the names of all settings, as flags have them.
-var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace"}
+var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention"}
 
 // fileConfig is talea.yaml: a resource file with one section, "server", of one item.
 type fileConfig struct {
@@ -43,6 +44,7 @@ type fileConfig struct {
 	TLSCert          *string        `yaml:"tls_cert"`
 	TLSKey           *string        `yaml:"tls_key"`
 	Grace            *time.Duration `yaml:"grace"`
+	Retention        *time.Duration `yaml:"idempotency_retention"`
 }
 
 // configFlag is the flag that names the file of settings; it is no setting itself.
@@ -61,6 +63,7 @@ func (c *Config) flags(cmd *cobra.Command) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain of the tenants' port, PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key to --tls-cert, PEM")
 	f.DurationVar(&c.Grace, "grace", 30*time.Second, "how long running requests may go on after SIGTERM")
+	f.DurationVar(&c.Retention, "idempotency-retention", 24*time.Hour, "how long an Idempotency-Key is taken by a request that was charged; at least 24h")
 	f.String(configFlag, "", "file of settings (default "+defaultConfig+" where there is one)")
 }
 
@@ -130,6 +133,8 @@ func (c *Config) check() error {
 		return cli.UsageError("--tls-cert and --tls-key belong together: give both or neither")
 	case c.Grace < 0:
 		return cli.UsageError("--grace is negative")
+	case c.Retention < 24*time.Hour:
+		return cli.UsageError("--idempotency-retention is less than 24h: clients may come again for that long")
 	}
 	return nil
 }
@@ -174,8 +179,10 @@ func (f *fileConfig) texts(dir string) map[string][]string {
 			out[name] = []string{strconv.FormatBool(*v)}
 		}
 	}
-	if f.Grace != nil {
-		out["grace"] = []string{f.Grace.String()}
+	for name, v := range map[string]*time.Duration{"grace": f.Grace, "idempotency-retention": f.Retention} {
+		if v != nil {
+			out[name] = []string{v.String()}
+		}
 	}
 	for _, name := range []string{"data", "resources", "tls-cert", "tls-key"} {
 		for i, path := range out[name] {

@@ -137,7 +137,7 @@ func (s *server) openLedger(context.Context) error {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
 	}
 	s.ledger, err = ledger.Open(s.store, ledger.Options{
-		Clock: s.Clock, Wait: holdPatience, TrustClock: s.TrustClock,
+		Clock: s.Clock, Wait: holdPatience, TrustClock: s.TrustClock, Retention: s.Retention,
 		OnFailure: func(err error) { s.broken <- err },
 	})
 	if err != nil {

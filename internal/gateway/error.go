@@ -54,6 +54,10 @@ func errorBody(b []byte, r *refusal.Refusal) []byte {
 		b = append(b, `,"budget":`...)
 		b = appendBudget(b, r.Budget)
 	}
+	if r.Receipt != nil {
+		b = append(b, `,"receipt":`...)
+		b = append(b, r.Receipt...)
+	}
 	return append(b, "}}\n"...)
 }
 
@@ -95,11 +99,14 @@ func appendBudget(b []byte, x *refusal.Budget) []byte {
 func (x *exchange) refusalOf(err error) *refusal.Refusal {
 	var r *refusal.Refusal
 	var short *ledger.Short
+	var repeat *ledger.Repeat
 	switch {
 	case errors.As(err, &r):
 		return r
 	case errors.As(err, &short):
 		return x.shortRefusal(short)
+	case errors.As(err, &repeat):
+		return repeatRefusal(repeat)
 	case errors.Is(err, ledger.ErrUnavailable):
 		return &refusal.Refusal{Code: refusal.LedgerUnavailable, RetryAfter: x.jitter(), Message: "The ledger cannot make anything durable just now, so nothing is admitted. Nothing was charged."}
 	}
@@ -109,6 +116,20 @@ func (x *exchange) refusalOf(err error) *refusal.Refusal {
 
 func (x *exchange) internal() *refusal.Refusal {
 	return refusal.New(refusal.Internal, "Something went wrong on our side. Request id: "+x.id.String())
+}
+
+// repeatRefusal says what became of the request that has the idempotency key.
+func repeatRefusal(r *ledger.Repeat) *refusal.Refusal {
+	const param = "Idempotency-Key"
+	switch {
+	case r.Differs:
+		return refusal.At(refusal.IdempotencyMismatch, param, fmt.Sprintf("This Idempotency-Key was used for %s, which had another body: take a new key for a new request. Nothing was charged.", r.Of))
+	case r.Record == nil:
+		return refusal.At(refusal.IdempotencyInProgress, param, fmt.Sprintf("%s is running under this Idempotency-Key: wait for it, or come again when it has ended. Nothing was charged for this one.", r.Of))
+	}
+	no := refusal.At(refusal.IdempotencyCompleted, param, fmt.Sprintf("%s ran under this Idempotency-Key and was charged; its answer is not kept, its receipt is here. Nothing was charged for this one.", r.Of))
+	no.Receipt = r.Record.AppendJSON(nil)
+	return no
 }
 
 // jitter is a wait of 1 to 5 seconds, so that those who are turned away do not come back together.

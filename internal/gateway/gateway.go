@@ -20,6 +20,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/http"
@@ -82,6 +83,7 @@ type Gateway struct {
 	log      *slog.Logger
 	ids      *ledger.Minter
 	paces    paces
+	retries  retries
 	fleet    *fleet
 	rows     sync.Map // *world.Offer → *price.Row, for the current snapshot
 	pool     sync.Pool
@@ -108,6 +110,7 @@ func New(o Options) *Gateway {
 	g := &Gateway{
 		Options: o, log: o.Log, ids: ledger.NewMinter(o.Node),
 		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
+		retries: retries{seed: maphash.MakeSeed()},
 	}
 	g.fleet = newFleet(&g.Options)
 	g.pool.New = func() any { return &exchange{g: g} }

@@ -39,6 +39,10 @@ var notReached = map[refusal.Code]string{
 	refusal.ClockUntrusted: "a start is refused, not a request",
 	refusal.Internal:       "TestPanic",
 	refusal.RequestTimeout: "TestSlowBody",
+
+	refusal.IdempotencyInProgress: "TestConcurrentIdempotencyKey",
+	refusal.IdempotencyCompleted:  "TestIdempotencyKey",
+	refusal.IdempotencyMismatch:   "TestIdempotencyKey",
 }
 
 // TestEveryRefusal reaches every row of refusal.Table by a request, and looks at what the client sees.

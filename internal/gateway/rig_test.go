@@ -59,6 +59,7 @@ type rig struct {
 	url    string
 	log    *lockedBuffer
 	store  ledger.Store
+	hasher *identity.Hasher
 }
 
 // setup says what differs from the ordinary rig.
@@ -156,6 +157,7 @@ func newRig(t *testing.T, s setup) *rig {
 	if r.world, err = world.Open(r.ledger, hasher, wall{}); err != nil {
 		t.Fatal(err)
 	}
+	r.hasher = hasher
 	r.apply(s.resources())
 	r.gw = gateway.New(gateway.Options{World: r.world, Ledger: r.ledger, Hasher: hasher, Clock: wall{}, Node: 1, Limits: s.limits,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})

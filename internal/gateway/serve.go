@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
 
@@ -350,12 +350,17 @@ func (x *exchange) holdIt() (err error) {
 	}
 	if key := h.Get("Idempotency-Key"); key != "" {
 		a.Idempotency = x.g.Hasher.Pseudonym("idempotency", x.key.Account.ID, key)
+		body := sha256.Sum256(x.body)
+		a.BodyHash = x.g.Hasher.Pseudonym("body of "+x.ep.name, x.key.Account.ID, string(body[:]))
 	}
 	if n := h.Get("X-Stainless-Retry-Count"); n != "" {
-		a.SDKRetry, _ = strconv.ParseInt(n, 10, 16) // not a number: not a retry count
-		a.SDKRetry = max(a.SDKRetry, 0)
+		x.retried(n)
 	}
 	x.hold, err = x.g.Ledger.Hold(x.ctx, a)
+	var repeat *ledger.Repeat
+	if errors.As(err, &repeat) {
+		x.g.paces.give(x.key.Account, x.taken)
+	}
 	return err
 }
 

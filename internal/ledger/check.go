@@ -118,7 +118,8 @@ type auditOrg struct {
 	balances map[auditKey]*auditBalance
 	usage    map[auditKey]*auditUsage
 	open     map[int64]*auditHold // by request
-	headed   bool                 // its head was compared
+	keys     map[string]auditRepeat
+	headed   bool // its head was compared
 }
 
 // auditKey is a limit and a period, or a subject and a bucket.
@@ -139,7 +140,7 @@ type auditUsage struct {
 func newAuditOrg(id account.ID) *auditOrg {
 	return &auditOrg{
 		id: id, limitsOf: map[int64][]*auditLimit{}, balances: map[auditKey]*auditBalance{},
-		usage: map[auditKey]*auditUsage{}, open: map[int64]*auditHold{},
+		usage: map[auditKey]*auditUsage{}, open: map[int64]*auditHold{}, keys: map[string]auditRepeat{},
 	}
 }
 
@@ -179,6 +180,7 @@ func (a *auditor) entry(row EntryRow) error {
 	}
 	r := &auditReader{b: row.Body}
 	h := r.header()
+	h.idempotency = row.Idempotency
 	err := r.failed()
 	if err == nil {
 		err = a.place(o, &h, &row)
@@ -204,6 +206,8 @@ func (a *auditor) place(o *auditOrg, h *auditHeader, row *EntryRow) error {
 	switch {
 	case h.org != int64(row.Org) || h.seq != row.Seq:
 		return differ("it was written as entry %d of organisation %d", h.seq, h.org)
+	case h.kind != auditHoldKind && row.Idempotency != "":
+		return differ("it is of kind %d, but has an idempotency key", h.kind)
 	case h.kind != byte(row.Kind):
 		return differ("it is of kind %d, but its column says %d", h.kind, row.Kind)
 	case h.request != int64(row.Request):

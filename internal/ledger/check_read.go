@@ -219,6 +219,7 @@ type auditHeader struct {
 	shard, epoch, org, seq int64
 	at                     int64 // Unix microseconds
 	request                int64
+	idempotency            string // of the column
 }
 
 func (r *auditReader) header() (h auditHeader) {

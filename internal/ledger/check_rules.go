@@ -27,6 +27,7 @@ const (
 	auditFlagResolved = 1 << 7
 	auditFlagNotRated = 1 << 8
 	auditBucket       = 900 * 1_000_000 // microseconds
+	auditDay          = 96 * auditBucket
 )
 
 // auditHold is an open hold.
@@ -39,6 +40,33 @@ type auditHold struct {
 	money                   *big.Int
 	touched                 []auditTouch
 	mark                    auditCounts // last checkpoint
+	key                     string      // idempotency
+}
+
+// auditRepeat is the newest hold under an idempotency key, from when it was made.
+type auditRepeat struct {
+	request, at int64
+	charged     bool
+}
+
+// keyed checks that a hold's idempotency key is free.
+func (o *auditOrg) keyed(head *auditHeader, h *auditHold) error {
+	if h.key != head.idempotency {
+		return differ("its idempotency key is not that of its column")
+	}
+	if h.key == "" {
+		return nil
+	}
+	if old, found := o.keys[h.key]; found {
+		if o.open[old.request] != nil {
+			return differ("the request %s, under the same idempotency key, was still open", usage.ID(old.request))
+		}
+		if old.charged && h.at-old.at < auditDay {
+			return differ("the request %s was charged under the same idempotency key less than 24 hours before", usage.ID(old.request))
+		}
+	}
+	o.keys[h.key] = auditRepeat{request: h.request, at: h.at}
+	return nil
 }
 
 // need is the most that the hold can use by a measure.
@@ -84,10 +112,12 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 	h := &auditHold{request: head.request, seq: head.seq, epoch: head.epoch, at: head.at, subject: subject}
 	r.text() // endpoint
 	r.flag() // stream
-	r.texts(5)
-	r.whole() // retry of
-	r.whole() // SDK retry
-	r.whole() // thinking tokens
+	r.text() // principal
+	h.key = r.text()
+	r.texts(4) // body hash, run id, tier asked, effort
+	r.whole()  // retry of
+	r.whole()  // SDK retry
+	r.whole()  // thinking tokens
 	h.onDisconnect, h.onFault = r.below(auditTariffs, "tariff rule"), r.below(auditTariffs, "tariff rule")
 	h.bounds, h.money, h.touched = r.bounds(), r.natural("the money held"), r.touched()
 	if err := r.failed(); err != nil {
@@ -97,6 +127,9 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 		return differ("the request had a hold before")
 	}
 	a.requests[usage.ID(h.request)] = struct{}{}
+	if err := o.keyed(head, h); err != nil {
+		return err
+	}
 	s, err := number(o.subjects, subject, "subject")
 	if err != nil {
 		return err

@@ -66,6 +66,9 @@ func (a *auditor) settle(o *auditOrg, head *auditHeader, r *auditReader) error {
 		}
 	}
 	delete(o.open, h.request)
+	if h.key != "" && !void {
+		o.keys[h.key] = auditRepeat{h.request, h.at, true}
+	}
 	o.addUsage(h, &x, void)
 	if void {
 		a.report.Voided++

@@ -251,6 +251,9 @@ func TestCheckFinds(t *testing.T) {
 		{"written as entry 9 of organisation 7", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[5] = 9 }) }},
 		{"written as entry 10 of organisation 6", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[4] = 6 }) }},
 		{"entry 10 is missing: after entry 9 stands entry 11", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Seq = 11 }) }},
+		{"but has an idempotency key", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Idempotency = "k" }) }},
+		{"idempotency key is not that of its column", func(s *script) { s.bytes = on(8, func(e *EntryRow) { e.Idempotency = "k" }) }},
+		{"idempotency key is not that of its column", func(s *script) { s.hold.Idempotency = "k" }},
 		{"epoch 1 comes after epoch 2", func(s *script) { s.epochs = [2]int64{2, 1} }},
 		{"epoch 3 was never begun", func(s *script) { s.epochs = [2]int64{1, 3} }},
 		{"epoch 0 ", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[3] = 0 }) }},
@@ -451,5 +454,30 @@ func TestClip(t *testing.T) {
 	o.clip(p, at(30))
 	if !p.Start.Equal(at(23)) || !p.End.Equal(at(47)) {
 		t.Errorf("from %s to %s", p.Start, p.End)
+	}
+}
+
+// TestCheckOfKeys: an idempotency key is taken while its request is open, and for 24 hours after it was charged.
+func TestCheckOfKeys(t *testing.T) {
+	for _, x := range []struct {
+		want          string
+		open, charged bool
+		after         int64
+	}{
+		{"", false, false, 0}, // nothing was charged
+		{"still open", true, false, auditDay},
+		{"less than 24 hours", false, true, auditDay - 1},
+		{"less than 24 hours", false, true, -1}, // the clock has stepped back
+		{"", false, true, auditDay},
+	} {
+		o := newAuditOrg(1)
+		o.keys["k"] = auditRepeat{request: 7, at: 1000, charged: x.charged}
+		if x.open {
+			o.open[7] = &auditHold{}
+		}
+		err := o.keyed(&auditHeader{idempotency: "k"}, &auditHold{request: 8, at: 1000 + x.after, key: "k"})
+		if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+			t.Errorf("%+v: %v", x, err)
+		}
 	}
 }

@@ -221,7 +221,7 @@ func appendHold(b []byte, h *Hold) []byte {
 	b = binary.AppendUvarint(b, uint64(h.rowNum))
 	b = appendString(b, a.Endpoint)
 	b = appendBool(b, a.Stream)
-	for _, text := range []string{a.Principal, a.Idempotency, a.RunID, a.TierAsked, a.Effort} {
+	for _, text := range []string{a.Principal, a.Idempotency, a.BodyHash, a.RunID, a.TierAsked, a.Effort} {
 		b = appendString(b, text)
 	}
 	b = binary.AppendUvarint(b, uint64(a.RetryOf))
@@ -238,7 +238,7 @@ func readHold(d *decoder) (h *Hold, touched []usage.Touched) {
 	h = &Hold{subject: d.uint(), rowNum: d.uint()}
 	a := &h.Admission
 	a.Endpoint, a.Stream = d.text(), d.bool()
-	for _, text := range []*string{&a.Principal, &a.Idempotency, &a.RunID, &a.TierAsked, &a.Effort} {
+	for _, text := range []*string{&a.Principal, &a.Idempotency, &a.BodyHash, &a.RunID, &a.TierAsked, &a.Effort} {
 		*text = d.text()
 	}
 	a.RetryOf, a.SDKRetry, a.ThinkTokens = usage.ID(d.uint()), d.uint(), d.uint()

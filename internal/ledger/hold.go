@@ -92,11 +92,26 @@ type waiter struct {
 
 // Hold holds the most that a request can cost on every limit of its path, or on none. On return without an error the
 // hold is durable. It answers *Short when a limit is in the way (Contended only after Options.Wait), ErrUnavailable when
-// nothing can be made durable, and ctx's error when the caller has gone while it waited.
+// nothing can be made durable, *Repeat when the request's idempotency key is taken, and ctx's error when the caller has gone
+// while it waited. It sets RetryOf where an earlier request under the same key was not charged.
 func (l *Ledger) Hold(ctx context.Context, ask *Ask) (*Hold, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
+	if ask.Idempotency != "" {
+		if err := l.claim(ask); err != nil {
+			return nil, err
+		}
+	}
+	h, err := l.hold(ctx, ask)
+	if err != nil && ask.Idempotency != "" {
+		l.unclaim(ask.Org, ask.Idempotency)
+	}
+	return h, err
+}
+
+// hold is Hold for a request whose idempotency key is its own.
+func (l *Ledger) hold(ctx context.Context, ask *Ask) (*Hold, error) {
 	h, w, g, err := l.admit(ask)
 	if err != nil {
 		return nil, err
@@ -242,6 +257,9 @@ func (l *Ledger) grant(h *Hold, ask *Ask, at time.Time) {
 	}
 	b := l.begin(o, KindHold, at, h.ID)
 	l.end(o, KindHold, h.ID, appendHold(b, h))
+	if h.Idempotency != "" {
+		l.pending.Entries[len(l.pending.Entries)-1].Idempotency = h.Idempotency
+	}
 	h.seq = o.seq
 	o.open[h.ID] = h
 	o.queue = append(o.queue, pin{h.seq, h.ID})

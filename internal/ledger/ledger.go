@@ -53,6 +53,8 @@ type Options struct {
 	Clock Clock
 	// Wait is how long a hold waits for running requests that are in its way, 0 for not at all.
 	Wait time.Duration
+	// Retention is how long an idempotency key is taken by a request that was charged: 24 hours at least, and by default.
+	Retention time.Duration
 	// TrustClock admits although the clock reads earlier than the newest entry.
 	TrustClock bool
 	// OnFailure is called once, from a goroutine of the ledger, when a commit has failed.
@@ -111,9 +113,10 @@ type org struct {
 	spans      []*span // by number - 1
 	balances   map[balanceKey]*balance
 
-	open  map[usage.ID]*Hold
-	queue []pin // holds by seq; closed ones in front are dropped
-	dirty bool  // its head is in the pending group
+	open   map[usage.ID]*Hold
+	claims map[string]claim // idempotency keys in the path
+	queue  []pin            // holds by seq; closed ones in front are dropped
+	dirty  bool             // its head is in the pending group
 }
 
 // pin remembers where a hold stands in the log. It does not keep the hold: behind one long request there may be a million.

@@ -27,6 +27,7 @@ func Open(store Store, opt Options) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot take over the ledger: %w", err)
 	}
+	opt.Retention = max(opt.Retention, minRetention)
 	l := &Ledger{
 		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{},
 		pending: newGroup(nil), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),

@@ -30,6 +30,9 @@ func (l *Ledger) Settle(h *Hold, r *usage.Result) (*usage.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.Idempotency != "" {
+		l.unclaim(h.org.id, h.Idempotency)
+	}
 	return &h.Record, nil
 }
 

@@ -16,7 +16,9 @@ type EntryRow struct {
 	Kind    Kind
 	Request usage.ID // 0 where the entry is about no request
 	Hash    Hash
-	Body    []byte // canonical bytes, header included (entry.go)
+	// Idempotency is what a hold has of the same name, for ByIdempotency; "" for none.
+	Idempotency string
+	Body        []byte // canonical bytes, header included (entry.go)
 }
 
 // HeadRow is where an organisation's log stands.
@@ -102,6 +104,8 @@ type Store interface {
 	Entries(org account.ID, from int64, visit func(EntryRow) error) error
 	// ByRequest visits the entries about one request, in order; none is not an error.
 	ByRequest(id usage.ID, visit func(EntryRow) error) error
+	// ByIdempotency returns the request whose hold is the newest under an idempotency key, 0 for none.
+	ByIdempotency(key string) (usage.ID, error)
 	// Usage visits the sums of an organisation (0: of all) with from ≤ Bucket < to, by organisation, subject, bucket.
 	Usage(org account.ID, from, to int64, visit func(UsageRow) error) error
 	// Refusal returns the newest refusal of a request id, nil if there is none.

@@ -47,6 +47,9 @@ const (
 	RequestTimeout
 	KeyRevoked
 	ClockUntrusted
+	IdempotencyInProgress
+	IdempotencyCompleted
+	IdempotencyMismatch
 	numCodes
 )
 
@@ -90,6 +93,10 @@ var Table = [numCodes]Row{
 	RequestTimeout:       {Name: "request_timeout", Status: 408, Code: "request_timeout", Type: "invalid_request_error"},
 	KeyRevoked:           {Name: "key_revoked", Status: 401, Code: "invalid_api_key", Type: "invalid_request_error"},
 	ClockUntrusted:       {Name: "clock_untrusted", Status: 503, Code: "ledger_unavailable", Type: "server_error", Retry: true},
+
+	IdempotencyInProgress: {Name: "idempotency_in_progress", Status: 409, Code: "idempotency_in_progress", Type: "invalid_request_error"},
+	IdempotencyCompleted:  {Name: "idempotency_completed", Status: 409, Code: "idempotency_completed", Type: "invalid_request_error", NoRetry: true},
+	IdempotencyMismatch:   {Name: "idempotency_mismatch", Status: 422, Code: "idempotency_mismatch", Type: "invalid_request_error", NoRetry: true},
 }
 
 // Row returns the table's row of c.
@@ -118,6 +125,7 @@ type Refusal struct {
 	RetryAfter time.Duration // with Retry rows
 	Budget     *Budget       // with BudgetReached and BudgetContended
 	Status     int           // with EngineRefused: the engine's status
+	Receipt    []byte        // with IdempotencyCompleted: JSON of the record that is there
 }
 
 // Error implements error.

@@ -68,6 +68,7 @@ type Admission struct {
 	Stream       bool
 	Principal    string // pseudonym: keyed hash of `user` / `safety_identifier`
 	Idempotency  string // keyed hash of the idempotency key in its scope
+	BodyHash     string // keyed hash of the body, where there is an idempotency key
 	RunID        string
 	RetryOf      ID
 	SDKRetry     int64 // X-Stainless-Retry-Count

@@ -18,7 +18,7 @@ const seqBits = 40
 type writer struct {
 	*sqlite.Conn
 	begin, commit, rollback             *sqlite.Stmt
-	fence, entry, head, balance         *sqlite.Stmt
+	fence, entry, keyed, head, balance  *sqlite.Stmt
 	oldUsage, usage, refusal, putObject *sqlite.Stmt
 }
 
@@ -33,6 +33,7 @@ func newWriter(conn *sqlite.Conn) (*writer, error) {
 		{&w.rollback, "ROLLBACK"},
 		{&w.fence, "UPDATE meta SET value = ?1 WHERE key = 'last_at' AND ?2 = (SELECT value FROM meta WHERE key = 'epoch')"},
 		{&w.entry, "INSERT INTO entry(id, kind, request, hash, body) VALUES (?, ?, nullif(?, 0), ?, ?)"},
+		{&w.keyed, "INSERT INTO entry(id, kind, request, hash, body, idempotency) VALUES (?, ?, nullif(?, 0), ?, ?, ?)"},
 		{&w.head, "INSERT OR REPLACE INTO head(" + headColumns + ") VALUES (?, ?, ?, ?)"},
 		{&w.balance, "INSERT OR REPLACE INTO balance(" + balanceColumns + ") VALUES (?, ?, ?, ?, ?)"},
 		{&w.oldUsage, "SELECT " + usageColumns + " FROM usage WHERE org = ? AND subject = ? AND bucket = ?"},
@@ -169,12 +170,17 @@ func (w *writer) insertEntry(e *ledger.EntryRow) error {
 	if e.Seq >= 1<<seqBits || int64(e.Org) >= 1<<(63-seqBits) {
 		return fmt.Errorf("entry %d of organisation %d is beyond what an id can name", e.Seq, e.Org)
 	}
-	w.entry.BindInt64(1, int64(e.Org)<<seqBits|e.Seq)
-	w.entry.BindInt64(2, int64(e.Kind))
-	w.entry.BindInt64(3, int64(e.Request))
-	w.entry.BindBytes(4, e.Hash[:])
-	w.entry.BindBytes(5, e.Body)
-	return done(w.entry)
+	stmt := w.entry
+	if e.Idempotency != "" {
+		stmt = w.keyed
+		stmt.BindText(6, e.Idempotency)
+	}
+	stmt.BindInt64(1, int64(e.Org)<<seqBits|e.Seq)
+	stmt.BindInt64(2, int64(e.Kind))
+	stmt.BindInt64(3, int64(e.Request))
+	stmt.BindBytes(4, e.Hash[:])
+	stmt.BindBytes(5, e.Body)
+	return done(stmt)
 }
 
 func (w *writer) putHeads(b *ledger.Batch) error {

@@ -36,7 +36,7 @@ func columnHash(stmt *sqlite.Stmt, col int) (h ledger.Hash, err error) {
 	return h, nil
 }
 
-const entryColumns = "id, kind, ifnull(request, 0), hash, body"
+const entryColumns = "id, kind, ifnull(request, 0), hash, body, ifnull(idempotency, '')"
 
 func visitEntry(visit func(ledger.EntryRow) error) func(*sqlite.Stmt) error {
 	return func(stmt *sqlite.Stmt) error {
@@ -48,7 +48,7 @@ func visitEntry(visit func(ledger.EntryRow) error) func(*sqlite.Stmt) error {
 		return visit(ledger.EntryRow{
 			Org: account.ID(id >> seqBits), Seq: id & (1<<seqBits - 1),
 			Kind: ledger.Kind(stmt.ColumnInt64(1)), Request: usage.ID(stmt.ColumnInt64(2)),
-			Hash: hash, Body: columnBytes(stmt, 4),
+			Hash: hash, Body: columnBytes(stmt, 4), Idempotency: stmt.ColumnText(5),
 		})
 	}
 }
@@ -144,6 +144,16 @@ func (s *Store) Entries(org account.ID, from int64, visit func(ledger.EntryRow) 
 // ByRequest implements ledger.Store.
 func (s *Store) ByRequest(id usage.ID, visit func(ledger.EntryRow) error) error {
 	return s.query("SELECT "+entryColumns+" FROM entry WHERE request = ? ORDER BY id", []any{int64(id)}, visitEntry(visit))
+}
+
+// ByIdempotency implements ledger.Store.
+func (s *Store) ByIdempotency(key string) (id usage.ID, err error) {
+	const sql = "SELECT request FROM entry WHERE idempotency = ? ORDER BY id DESC LIMIT 1"
+	err = s.query(sql, []any{key}, func(stmt *sqlite.Stmt) error {
+		id = usage.ID(stmt.ColumnInt64(0))
+		return nil
+	})
+	return id, err
 }
 
 // Usage implements ledger.Store.

@@ -40,9 +40,11 @@ CREATE TABLE entry(
   kind INTEGER NOT NULL,
   request INTEGER,
   hash BLOB NOT NULL,
-  body BLOB NOT NULL
+  body BLOB NOT NULL,
+  idempotency TEXT
 ) STRICT;
 CREATE INDEX entry_request ON entry(request) WHERE request IS NOT NULL;
+CREATE INDEX entry_idempotency ON entry(idempotency) WHERE idempotency IS NOT NULL;
 CREATE INDEX entry_definition ON entry(id) WHERE kind < 16;
 
 -- What derives from the log. Amounts are 16 bytes, two's complement, big-endian, femto-units (or single units).

@@ -46,6 +46,7 @@ func Run(t *testing.T, open Opener) {
 	}{
 		{"new", isEmpty},
 		{"reads back what was appended", readsBack},
+		{"finds idempotency keys", findsKeys},
 		{"keeps it when closed", keeps},
 		{"keeps extremes", keepsExtremes},
 		{"keeps nothing of a batch's memory", copies},
@@ -165,11 +166,13 @@ func summed(org account.ID, subject, bucket, requests int64) ledger.UsageRow {
 
 // sample is a batch with something of everything, in the order in which it is to be read back.
 func sample() *ledger.Batch {
+	keyed := entry(2, 2, ledger.KindHold, 78, "\x00\xff")
+	keyed.Idempotency = "key"
 	return &ledger.Batch{
 		At: 5,
 		Entries: []ledger.EntryRow{
 			entry(1, 1, ledger.KindSubject, 0, "subject"), entry(1, 2, ledger.KindHold, 77, "hold"), entry(1, 3, ledger.KindSettle, 77, "settle"),
-			entry(2, 1, ledger.KindLimit, 0, "limit"), entry(2, 2, ledger.KindHold, 78, "\x00\xff"),
+			entry(2, 1, ledger.KindLimit, 0, "limit"), keyed,
 		},
 		Heads:    []ledger.HeadRow{{Org: 1, Seq: 3, Hash: ledger.Hash{3}, OpenFrom: 4}, {Org: 2, Seq: 2, Hash: ledger.Hash{2}, OpenFrom: 2}},
 		Balances: []ledger.BalanceRow{balance(1, 1, 1, 10, 0), balance(1, 1, 2, 20, 5), balance(1, 2, 2, 0, 0), balance(2, 1, 1, 7, 7)},
@@ -191,6 +194,21 @@ func isEmpty(t *testing.T, s *suite) {
 	}
 	if objects, err := s.Objects(); len(objects) != 0 || err != nil {
 		t.Errorf("objects %v, %v", objects, err)
+	}
+}
+
+func findsKeys(t *testing.T, s *suite) {
+	s.append(sample())
+	for key, want := range map[string]usage.ID{"key": 78, "none": 0, "": 0} {
+		if id, err := s.ByIdempotency(key); id != want || err != nil {
+			t.Errorf("request under idempotency key %q: %d, %v", key, id, err)
+		}
+	}
+	again := entry(2, 3, ledger.KindHold, 79, "hold")
+	again.Idempotency = "key"
+	s.append(&ledger.Batch{At: 6, Entries: []ledger.EntryRow{again}})
+	if id, err := s.ByIdempotency("key"); id != 79 || err != nil {
+		t.Errorf("the newest request under a key: %d, %v", id, err)
 	}
 }
 

@@ -82,6 +82,9 @@ func Elements(b []byte, visit func(kind Kind, value Span) bool) error {
 	}
 }
 
+// Value returns the kind and end of the value that begins at i, in the manner of Each: an error says that there is none.
+func Value(b []byte, i int) (kind Kind, end int, err error) { return skipValue(b, i) }
+
 // skipValue returns the kind and end of the value that begins at i, without looking into it.
 func skipValue(b []byte, i int) (kind Kind, end int, err error) {
 	if i == len(b) {

@@ -11,9 +11,12 @@ import (
 type chunk struct {
 	members           int
 	choices           int // -1: no such member
-	first             int // index of the first choice
+	deltas            int // of choices, those that could be read or not
+	index             int64
+	first             int // where the first choice is counted; index is what it says of itself
 	what              content
-	finished          bool // some choice has a finish reason
+	text              []byte // the string of what of the first choice, nil where there is none
+	finished          bool   // some choice has a finish reason
 	usage, timing     span
 	usageNull, failed bool
 }
@@ -55,7 +58,7 @@ func (s *Stream) read(data []byte) Event {
 		return None
 	}
 	c := chunk{choices: -1}
-	err := s.members(data, &c)
+	err := s.readChunk(data, &c)
 	if c.failed {
 		s.hidden = true
 		return EngineError
@@ -75,6 +78,22 @@ func (s *Stream) read(data []byte) Event {
 		return OverBound
 	}
 	return None
+}
+
+// readChunk finds out what a chunk says. Most are like the one before, but for their text and usage.
+func (s *Stream) readChunk(data []byte, c *chunk) (err error) {
+	like := false
+	if s.spots, like = s.like.match(data, c, s.spots[:0]); like {
+		s.delta(c.index, c.what)
+		return nil
+	}
+	malformed := s.malformed
+	if err = s.members(data, c); err != nil || s.malformed > malformed || s.keep != nil {
+		s.like.n = 0
+		return err
+	}
+	s.like.learn(data, c, s.spots)
+	return nil
 }
 
 // members goes over the members of a chunk once.
@@ -209,6 +228,7 @@ func (s *Stream) readChoices(array []byte, c *chunk) int {
 
 // readChoice counts the delta of one choice, the nth of its chunk.
 func (s *Stream) readChoice(object []byte, nth int, c *chunk) {
+	c.deltas++
 	said, err := choiceIn(object, nth)
 	if err != nil {
 		s.malformed++
@@ -220,7 +240,8 @@ func (s *Stream) readChoice(object []byte, nth int, c *chunk) {
 		c.finished = true
 	}
 	if nth == 0 {
-		c.first, c.what = at, said.what
+		c.first, c.what, c.index = at, said.what, said.index
+		c.text = said.text
 	}
 	if s.keep != nil {
 		s.keep.take(at, object)
@@ -231,6 +252,7 @@ func (s *Stream) readChoice(object []byte, nth int, c *chunk) {
 type said struct {
 	index  int64
 	what   content
+	text   []byte // the last string that makes what, with its quotes, nil where there is none
 	finish []byte // the finish reason with its quotes, nil where there is none
 }
 
@@ -246,11 +268,11 @@ func choiceIn(object []byte, nth int) (said, error) {
 			}
 		case "delta", "message":
 			if kind == jsonscan.Object {
-				r.what = contentOf(value)
+				r.what, r.text = contentOf(value)
 			}
 		case "text":
 			if kind == jsonscan.String && len(value) > 2 {
-				r.what = answer
+				r.what, r.text = answer, value
 			}
 		case "finish_reason":
 			if kind == jsonscan.String {
@@ -262,9 +284,8 @@ func choiceIn(object []byte, nth int) (said, error) {
 	return r, err
 }
 
-// contentOf says what a delta, or a message, brings. A role alone is nothing.
-func contentOf(object []byte) content {
-	what := nothing
+// contentOf says what a delta, or a message, brings, and shows the last string of it. A role alone is nothing.
+func contentOf(object []byte) (what content, text []byte) {
 	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
 		if kind < jsonscan.String || v.End-v.Start <= 2 { // null, "", [] and {}
 			return true
@@ -274,10 +295,15 @@ func contentOf(object []byte) content {
 			what = answer
 		case "reasoning_content", "reasoning":
 			what = max(what, thought)
+		default:
+			return true
+		}
+		if kind == jsonscan.String {
+			text = object[v.Start:v.End]
 		}
 		return true
 	})
-	return what
+	return what, text
 }
 
 func longer(a, b engine.Timing) engine.Timing {

@@ -8,7 +8,7 @@
 //   - No usage that the client did not ask for, no [DONE] and no error of the engine reaches the client through Feed.
 //   - Counts are the engine's final usage, else its running usage, else the number of non-empty deltas; never less than
 //     running usage has been, never a ratio of bytes.
-//   - A Stream keeps at most one event and its first chunk's name tags; it keeps no text.
+//   - A Stream keeps at most one event, its first chunk's name tags, and what is around the last chunk's text; no text.
 //   - Nothing an engine sends makes it panic or hold more than Options.MaxEvent.
 //
 // Start reading at Stream.Feed, then read.
@@ -67,6 +67,7 @@ type Stream struct {
 	joined []byte // the data of an event of several lines
 	spots  []spot // members of the event that may be hidden, in order
 	cuts   []span // what is hidden of its data
+	like   pattern
 
 	head      []byte // `"id":…,"object":…,"created":…,"model":…` of the first chunk
 	text      bool   // the stream is one of text completions
@@ -107,13 +108,14 @@ func (s *Stream) Reset(d *engine.Dialect, o Options) {
 		}
 		return b[:0]
 	}
-	if cap(s.choices) > maxKept/128 || cap(s.data)+cap(s.spots)+cap(s.cuts) > maxKept/16 {
-		s.choices, s.data, s.spots, s.cuts = nil, nil, nil, nil
+	if cap(s.choices) > maxKept/128 || cap(s.data)+cap(s.spots)+cap(s.cuts)+cap(s.like.spots) > maxKept/16 {
+		s.choices, s.data, s.spots, s.cuts, s.like = nil, nil, nil, nil, pattern{}
 	}
 	*s = Stream{
 		d: d, o: o, data: s.data[:0], spots: s.spots[:0], cuts: s.cuts[:0],
 		pend: again(s.pend), spare: again(s.spare), out: again(s.out), joined: again(s.joined),
 		head: again(s.head), last: again(s.last), failure: again(s.failure), tail: again(s.tail),
+		like:  pattern{rest: s.like.rest[:0], spots: s.like.spots[:0]},
 		tally: tally{choices: s.choices[:0], final: engine.NoTokens},
 	}
 }

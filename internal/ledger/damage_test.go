@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -27,7 +28,7 @@ func lively(t testing.TB) *rig {
 		h := r.hold(100+i, 50)
 		r.l.Checkpoint(h, counts(100, 20), usage.EngineRunning)
 		if i%2 == 0 {
-			if err := r.l.Extend(h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
+			if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
 				t.Fatal(err)
 			}
 		}

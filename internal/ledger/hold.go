@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"talea/internal/account"
@@ -13,9 +12,6 @@ import (
 	"talea/internal/usage"
 )
 
-// maxWaiting bounds the holds that wait for others, over all organisations: beyond it a contended hold is refused at once.
-const maxWaiting = 4096
-
 // Ask is what a request wants held.
 type Ask struct {
 	usage.Admission              // ID, Subject, Bounds, …; At is set by the ledger
@@ -23,6 +19,23 @@ type Ask struct {
 	Chain           []account.ID // nodes of the path, organisation first, the subject's account last; the same for one *Subject
 	Row             *price.Row   // the price row, locked
 	Money           amount       // ceiling of the charge under Row within Bounds
+
+	// Where not all of Bounds has room, Less says what would do. The zero value is all or nothing.
+	Less Less
+	// Expect is how much output is expected in all of a request that is to be extended: so much of every limit is kept free
+	// of later requests while it runs. 0 for requests that never are.
+	Expect int64
+	// Waited is how much of Options.Wait the request has used up already, in an earlier try.
+	Waited time.Duration
+}
+
+// Less is how small an output bound may be made for want of room. Bounds.Output is of all answers together, the numbers
+// here are of one.
+type Less struct {
+	Answers int64 // how many answers share Bounds.Output: the bound of each is the same
+	Least   int64 // the smallest bound that is worth asking for; 0 is all or nothing
+	Most    int64 // what it takes at most where it cannot have all
+	AtOnce  bool  // where running requests are in the way it takes less, rather than wait
 }
 
 func (a *Ask) need() quota.Need { return quota.Need{Money: a.Money, Bounds: a.Bounds} }
@@ -35,6 +48,9 @@ func (a *Ask) check() error {
 		return fmt.Errorf("cannot hold for request %d: a number is negative", a.ID)
 	case last < 0 || a.Org <= 0 || a.Chain[0] != a.Org || a.Chain[last] != a.Subject.Account:
 		return fmt.Errorf("cannot hold for request %d: the path is not from the organisation to the account", a.ID)
+	}
+	if less := a.Less; less.Least < 0 || less.Least > 0 && less.Answers <= 0 || a.Expect < 0 || a.Expect > usage.MaxCount {
+		return fmt.Errorf("cannot hold for request %d: it cannot be made less", a.ID)
 	}
 	return checkBounds(a.Bounds)
 }
@@ -60,6 +76,7 @@ type Hold struct {
 	few      [3]touch      // backs touched on ordinary paths
 	fewLines [4]usage.Line // backs Lines on ordinary answers
 	mark     usage.Counts  // last checkpoint
+	expected *expected     // of a hold that is to be extended; nil for others
 }
 
 // Short says which limit a hold does not fit: the first on the path from the organisation down.
@@ -80,20 +97,11 @@ func (s *Short) Error() string {
 		m.Format(s.Used), m.Format(s.Held), m.Format(s.Need), m.Format(s.Limit.Amount), m)
 }
 
-// waiter is a hold that would fit but for running requests.
-type waiter struct {
-	ask   *Ask
-	hold  *Hold
-	group *group
-	short *Short
-	queue *balance      // where it waits; nil once it is answered
-	ready chan struct{} // closed when answered
-}
-
 // Hold holds the most that a request can cost on every limit of its path, or on none. On return without an error the
-// hold is durable. It answers *Short when a limit is in the way (Contended only after Options.Wait), ErrUnavailable when
-// nothing can be made durable, *Repeat when the request's idempotency key is taken, and ctx's error when the caller has gone
-// while it waited. It sets RetryOf where an earlier request under the same key was not charged.
+// hold is durable, and ask says what is held: less than was asked where ask.Less allows it and there is no room for all. It
+// answers *Short when a limit is in the way (Contended only after Options.Wait), ErrUnavailable when nothing can be made
+// durable, *Repeat when the request's idempotency key is taken, and ctx's error when the caller has gone while it waited. It
+// sets RetryOf where an earlier request under the same key was not charged.
 func (l *Ledger) Hold(ctx context.Context, ask *Ask) (*Hold, error) {
 	if err := ask.check(); err != nil {
 		return nil, err
@@ -117,9 +125,11 @@ func (l *Ledger) hold(ctx context.Context, ask *Ask) (*Hold, error) {
 		return nil, err
 	}
 	if w != nil {
-		if h, g, err = l.wait(ctx, w); err != nil {
+		a, err := l.wait(ctx, w, l.opt.Wait-ask.Waited)
+		if err != nil {
 			return nil, err
 		}
+		h, g = a.hold, a.group
 	}
 	if err := l.await(g); err != nil {
 		return nil, err
@@ -134,83 +144,27 @@ func (l *Ledger) admit(ask *Ask) (*Hold, *waiter, *group, error) {
 	if l.failed != nil {
 		return nil, nil, nil, l.unavailable()
 	}
-	o := l.organisation(ask.Org)
-	if o.open[ask.ID] != nil {
+	if l.organisation(ask.Org).open[ask.ID] != nil {
 		return nil, nil, nil, fmt.Errorf("request id %d has a hold already", ask.ID)
 	}
-	h, short := l.try(o, ask, false)
+	h, short := l.try(ask, noTurn)
 	if short == nil {
 		return h, nil, l.pending, nil
 	}
-	if short.Verdict == quota.Exhausted || l.opt.Wait <= 0 || l.waiting >= maxWaiting {
-		return nil, nil, nil, short
+	if w := (&waiter{ask: ask}); l.waits(w, short, l.opt.Wait-ask.Waited) {
+		return nil, w, nil, nil
 	}
-	w := &waiter{ask: ask, queue: short.balance, ready: make(chan struct{})}
-	short.balance.waiters = append(short.balance.waiters, w)
-	l.waiting++
-	return nil, w, nil, nil
-}
-
-// wait waits in the queue of a contended balance.
-func (l *Ledger) wait(ctx context.Context, w *waiter) (*Hold, *group, error) {
-	timer := time.NewTimer(l.opt.Wait)
-	defer timer.Stop()
-	select {
-	case <-w.ready:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	l.mu.Lock()
-	defer l.unlock()
-	if b := w.queue; b != nil { // nobody has answered: leave the queue, and let those behind have a look
-		b.waiters = slices.DeleteFunc(b.waiters, func(x *waiter) bool { return x == w })
-		w.queue = nil
-		l.waiting--
-		l.serve(b)
-		switch {
-		case l.failed != nil:
-			return nil, nil, l.unavailable()
-		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
-		}
-		w.hold, w.short = l.try(l.organisation(w.ask.Org), w.ask, true)
-		w.group = l.pending
-	}
-	if w.short != nil {
-		return nil, nil, w.short
-	}
-	return w.hold, w.group, nil
-}
-
-// serve answers those who wait for a balance, in order, until the first who must go on waiting. The caller holds l.mu.
-func (l *Ledger) serve(b *balance) {
-	for len(b.waiters) > 0 && l.failed == nil {
-		w := b.waiters[0]
-		h, short := l.try(l.organisation(w.ask.Org), w.ask, true)
-		if short != nil && short.Verdict == quota.Contended {
-			if short.balance == b {
-				return
-			}
-			b.waiters = b.waiters[1:]
-			w.queue = short.balance
-			short.balance.waiters = append(short.balance.waiters, w)
-			continue
-		}
-		b.waiters = b.waiters[1:]
-		l.waiting--
-		w.hold, w.short, w.group, w.queue = h, short, l.pending, nil
-		close(w.ready)
-	}
+	return nil, nil, nil, short
 }
 
 // try decides one hold and, if it fits everywhere, grants it in the pending group. Unless it is its turn, a hold also
-// stands behind those who wait for the same balance. The caller holds l.mu.
-func (l *Ledger) try(o *org, ask *Ask, turn bool) (*Hold, *Short) {
-	at := l.now()
+// stands behind those who wait for the same balance and came before it. The caller holds l.mu.
+func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
+	o, at := l.organisation(ask.Org), l.now()
 	h := &Hold{org: o}
 	h.touched = h.few[:0]
 	need := ask.need()
-	var contended *Short
+	var short *Short
 	for _, node := range ask.Chain {
 		for _, lim := range o.limitsOf[node] {
 			if lim.removed || !lim.Covers(ask.Subject.Model, ask.Subject.SizeClass) {
@@ -218,24 +172,31 @@ func (l *Ledger) try(o *org, ask *Ask, turn bool) (*Hold, *Short) {
 			}
 			b := l.balance(o, lim, at)
 			asked := need.Of(lim.Measure)
-			verdict := quota.Judge(lim.Amount, b.Balance, asked)
-			if verdict == quota.Fits && !turn && len(b.waiters) > 0 {
-				verdict = quota.Contended
-			}
-			if verdict == quota.Exhausted {
-				return nil, b.short(verdict, asked)
-			}
-			if verdict == quota.Contended && contended == nil {
-				contended = b.short(verdict, asked)
-			}
 			h.touched = append(h.touched, touch{b, asked})
+			if verdict := b.judge(ask, asked, turn); verdict > quota.Fits && (short == nil || verdict > short.Verdict) {
+				short = b.short(verdict, asked)
+			}
 		}
 	}
-	if contended != nil {
-		return nil, contended
+	if short != nil && ask.Less.Least > 0 && (short.Verdict == quota.Exhausted || ask.Less.AtOnce || turn == lastTurn) {
+		short = l.less(h, ask, turn)
+	}
+	if short != nil {
+		return nil, short
 	}
 	l.grant(h, ask, at)
 	return h, nil
+}
+
+// judge decides one hold that has just come, or whose turn it is, against one limit.
+func (b *balance) judge(ask *Ask, asked amount, turn turn) quota.Verdict {
+	taken := b.Balance
+	taken.Held = taken.Held.Add(b.expected)
+	verdict := quota.Judge(b.limit.Amount, taken, asked)
+	if verdict == quota.Fits && turn == noTurn && len(b.waiters) > 0 && b.waiters[0].before(true, ask.ID) {
+		return quota.Contended
+	}
+	return verdict
 }
 
 func (b *balance) short(v quota.Verdict, need amount) *Short {
@@ -261,71 +222,11 @@ func (l *Ledger) grant(h *Hold, ask *Ask, at time.Time) {
 		l.pending.Entries[len(l.pending.Entries)-1].Idempotency = h.Idempotency
 	}
 	h.seq = o.seq
+	if ask.Expect > h.Bounds.Output {
+		h.expect(ask.Expect)
+	}
 	o.open[h.ID] = h
 	o.queue = append(o.queue, pin{h.seq, h.ID})
-}
-
-// Extend adds to what a hold holds: more bounds, and the money that they can cost. On return without an error it is
-// durable; *Short says which limit has no room (extensions do not wait and go before admissions).
-func (l *Ledger) Extend(h *Hold, more usage.Bounds, cost amount) error {
-	if err := checkBounds(more); err != nil {
-		return err
-	}
-	g, err := l.lengthen(h, more, cost)
-	if err != nil {
-		return err
-	}
-	return l.await(g)
-}
-
-func (l *Ledger) lengthen(h *Hold, more usage.Bounds, cost amount) (*group, error) {
-	l.mu.Lock()
-	defer l.unlock()
-	if l.failed != nil {
-		return nil, l.unavailable()
-	}
-	if h.Status != usage.Held {
-		return nil, fmt.Errorf("hold %d is %s: it cannot be extended", h.ID, h.Status)
-	}
-	at := l.now()
-	was := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds}
-	will := quota.Need{Money: h.Record.Hold.Add(cost), Bounds: extended(h.Bounds, more)}
-	added := make([]touch, len(h.touched))
-	for i := range h.touched {
-		b := h.touched[i].balance
-		m := b.limit.Measure
-		added[i] = touch{b, will.Of(m).Sub(was.Of(m))} // the need of the sum can be more than the sum of the needs
-		if b.limit.removed || added[i].held.IsZero() {
-			continue
-		}
-		if v := quota.Judge(b.limit.Amount, b.Balance, added[i].held); v != quota.Fits {
-			return nil, b.short(v, added[i].held)
-		}
-	}
-	for i := range added {
-		added[i].balance.Held = added[i].balance.Held.Add(added[i].held)
-		h.touched[i].held = h.touched[i].held.Add(added[i].held)
-		l.changed(added[i].balance)
-	}
-	h.extend(more, cost)
-	b := l.begin(h.org, KindExtend, at, h.ID)
-	l.end(h.org, KindExtend, h.ID, appendExtend(b, more, cost, added))
-	return l.pending, nil
-}
-
-func (h *Hold) extend(more usage.Bounds, cost amount) {
-	h.Bounds = extended(h.Bounds, more)
-	h.Record.Hold = h.Record.Hold.Add(cost)
-}
-
-// extended adds bounds. Where there is no joint bound none arises.
-func extended(b, more usage.Bounds) usage.Bounds {
-	b.Input += more.Input
-	b.Output += more.Output
-	if b.Joint > 0 {
-		b.Joint += more.Joint
-	}
-	return b
 }
 
 // Checkpoint notes what a running request has used so far. It does not wait: it is durable with the next group.

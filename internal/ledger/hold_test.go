@@ -267,14 +267,14 @@ func TestVoid(t *testing.T) {
 func TestExtend(t *testing.T) {
 	r := newRig(t, limitOn(acme, quota.Money, period.Month, eur("0.002")), limitOn(chat, quota.RequestCount, period.Day, units(1)), limitOn(chat, quota.OutputTokens, period.Day, units(700)))
 	h := r.hold(1000, 200)
-	if err := r.l.Extend(h, usage.Bounds{Output: 300}, eur("0.0006")); err != nil {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 300}, eur("0.0006")); err != nil {
 		t.Fatal(err)
 	}
 	r.stands(acme, 0, "0", "0.002")
 	r.stands(chat, 0, "0", "500")
 	r.stands(chat, 1, "0", "1")
 	var short *ledger.Short
-	if err := r.l.Extend(h, usage.Bounds{Output: 1}, eur("0.000002")); !errors.As(err, &short) || short.Limit.Account != acme {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 1}, eur("0.000002")); !errors.As(err, &short) || short.Limit.Account != acme {
 		t.Errorf("extended beyond the budget: %v", err)
 	}
 	if h.Bounds.Output != 500 || h.Record.Hold != eur("0.002") {
@@ -285,7 +285,7 @@ func TestExtend(t *testing.T) {
 	if record.Billed.Output() != 500 || record.Charge != eur("0.002") {
 		t.Errorf("billed %d output tokens at %s", record.Billed.Output(), record.Charge)
 	}
-	if err := r.l.Extend(h, usage.Bounds{Output: 1}, money.Amount{}); err == nil {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 1}, money.Amount{}); err == nil {
 		t.Error("a settled hold was extended")
 	}
 	read, _, err := r.l.Record(h.ID)
@@ -304,7 +304,7 @@ func TestExtendJointly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.l.Extend(h, usage.Bounds{Input: 5, Output: 5, Joint: 5}, eur("0.000015")); err != nil {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Input: 5, Output: 5, Joint: 5}, eur("0.000015")); err != nil {
 		t.Fatal(err)
 	}
 	r.stands(chat, 0, "0", "20")
@@ -320,13 +320,13 @@ func TestExtendUnderOtherLimits(t *testing.T) {
 	h := r.hold(50, 50)
 	requests.Amount = units(0)
 	r.publish(requests) // lowered below what runs; the other is removed
-	if err := r.l.Extend(h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
 		t.Errorf("extended by tokens, of which no limit is in force any more: %v", err)
 	}
 	r.publish(requests, tokens)
 	r.stands(chat, 1, "0", "150")
 	var short *ledger.Short
-	if err := r.l.Extend(h, usage.Bounds{Output: 1}, eur("0.000002")); !errors.As(err, &short) || short.Limit.Measure != quota.Tokens {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 1}, eur("0.000002")); !errors.As(err, &short) || short.Limit.Measure != quota.Tokens {
 		t.Errorf("the limit is in force again, and exceeded: %v", err)
 	}
 	r.check()
@@ -355,7 +355,7 @@ func TestWhatAnEntryCannotSay(t *testing.T) {
 		}
 	}
 	h := r.hold(10, 10)
-	if err := r.l.Extend(h, usage.Bounds{Output: -1}, money.Amount{}); err == nil {
+	if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: -1}, money.Amount{}); err == nil {
 		t.Error("extended by less than nothing")
 	}
 	result := completed(5, 5) // a clock that stepped back

@@ -79,7 +79,7 @@ type Ledger struct {
 	failed    error
 	closed    bool
 	refusals  int64 // next slot
-	waiting   int   // holds in queues
+	waiting   int   // holds and extensions in queues
 	leaked    Leak
 	recovered Recovery
 }
@@ -148,8 +148,9 @@ type balance struct {
 	limit  *limit
 	period *span
 	quota.Balance
-	dirty   bool // it is in the pending group
-	waiters []*waiter
+	dirty    bool      // it is in the pending group
+	expected amount    // what running requests are expected to ask for yet
+	waiters  []*waiter // in the order in which they are served
 }
 
 // touch is one balance that a hold stands on.

@@ -84,7 +84,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					return
 				}
 				r.l.Checkpoint(h, counts(1, 1), usage.EngineRunning)
-				if err := r.l.Extend(h, usage.Bounds{Output: 10}, eur("0.00002")); err != nil {
+				if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 10}, eur("0.00002")); err != nil {
 					t.Error(err)
 				}
 				won := settleTwice(t, r.l, h)

@@ -39,7 +39,7 @@ func TestRestartResolves(t *testing.T) {
 			mid := r.hold(1000, 500)
 			quiet := r.hold(1000, 500) // without a checkpoint: nothing is known of it
 			r.l.Checkpoint(mid, counts(600, 64), usage.EngineRunning)
-			if err := r.l.Extend(mid, usage.Bounds{Output: 500}, eur("0.001")); err != nil {
+			if err := r.l.Extend(context.Background(), mid, usage.Bounds{Output: 500}, eur("0.001")); err != nil {
 				t.Fatal(err)
 			}
 			r.l.Checkpoint(mid, counts(600, 96), usage.EngineRunning)
@@ -163,7 +163,7 @@ func recorded(t *testing.T) (*rig, *recorder) {
 			r.l.Checkpoint(h, counts(100, 20), usage.EngineRunning)
 			r.settle(h, completed(100, 30))
 		case 2:
-			if err := r.l.Extend(h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
+			if err := r.l.Extend(context.Background(), h, usage.Bounds{Output: 50}, eur("0.0001")); err != nil {
 				t.Fatal(err)
 			}
 			r.settle(h, ended(usage.Cut, 100, 90))

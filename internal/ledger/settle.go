@@ -76,6 +76,7 @@ func (l *Ledger) post(h *Hold, r *usage.Result) {
 	if h.Billed.Empty() {
 		kind, h.Status = KindVoid, usage.Void
 	}
+	h.unexpect()
 	for i := range h.touched {
 		t := &h.touched[i]
 		t.balance.Held = t.balance.Held.Sub(t.held)

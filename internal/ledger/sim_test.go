@@ -329,7 +329,7 @@ func (s *sim) extend() string {
 		at := slices.IndexFunc(s.limits, func(l quota.Limit) bool { return l.Key() == lim.Key() })
 		fits = fits && (at < 0 || add == 0 || s.used[key]+s.held(key)+add <= s.amountOf(s.limits[at]))
 	}
-	err := s.l.Extend(h.Hold, more, units(cost))
+	err := s.l.Extend(context.Background(), h.Hold, more, units(cost))
 	var short *ledger.Short
 	if err != nil && !errors.As(err, &short) {
 		s.t.Fatal(err)

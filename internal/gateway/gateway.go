@@ -80,16 +80,17 @@ func (l *Limits) defaults() {
 // Gateway serves the tenants' port.
 type Gateway struct {
 	Options
-	log      *slog.Logger
-	ids      *ledger.Minter
-	paces    paces
-	retries  retries
-	fleet    *fleet
-	rows     sync.Map // *world.Offer → *price.Row, for the current snapshot
-	pool     sync.Pool
-	draining atomic.Bool
-	counters Counters
-	bodies   atomic.Int64 // bytes of large request bodies in the path
+	log         *slog.Logger
+	ids         *ledger.Minter
+	paces       paces
+	retries     retries
+	fleet       *fleet
+	experiences atomic.Pointer[map[string]*experience] // by model
+	rows        sync.Map                               // *world.Offer → *price.Row, for the current snapshot
+	pool        sync.Pool
+	draining    atomic.Bool
+	counters    Counters
+	bodies      atomic.Int64 // bytes of large request bodies in the path
 
 	mu     sync.Mutex // guards active
 	active map[*exchange]struct{}
@@ -116,6 +117,7 @@ func New(o Options) *Gateway {
 	g.pool.New = func() any { return &exchange{g: g} }
 	o.World.OnSwap(g.swapped)
 	g.fleet.follow(o.World.Current())
+	g.followModels(o.World.Current())
 	return g
 }
 
@@ -159,6 +161,7 @@ func (g *Gateway) cut(why error, which func(*exchange) bool) {
 func (g *Gateway) swapped(_, now *world.Snapshot) {
 	g.rows.Clear()
 	g.fleet.follow(now)
+	g.followModels(now)
 	g.cut(errRevoked, func(x *exchange) bool { return ended(now, x.key) })
 }
 

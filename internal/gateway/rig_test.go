@@ -76,7 +76,8 @@ type setup struct {
 }
 
 var secrets = map[string]string{
-	"env:GOOD": "good-key-0123456789abcdef", "env:SMALL": "small-key-0123456789abcdef", "env:EMPTY": "empty-key-0123456789abcdef",
+	"env:STRICT": "strict-key-0123456789abcdef",
+	"env:GOOD":   "good-key-0123456789abcdef", "env:SMALL": "small-key-0123456789abcdef", "env:EMPTY": "empty-key-0123456789abcdef",
 	"env:OWN": "own-key-0123456789abcdef", "env:SLOW": "slow-key-0123456789abcdef", "env:FAR": "far-key-0123456789abcdef", "env:PACED": "paced-key-0123456789abcdef",
 }
 
@@ -312,10 +313,12 @@ func (r *rig) files() []byte {
 // newEngine starts a simulated engine that takes no time to think.
 func newEngine(t *testing.T) *sim.Engine {
 	t.Helper()
-	e := sim.NewEngine(sim.EngineOptions{Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }})
+	e := sim.NewEngine(sim.EngineOptions{Sleep: noSleep})
 	t.Cleanup(e.Close)
 	return e
 }
+
+func noSleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // serving starts an engine of one handler.
 func serving(t *testing.T, h http.HandlerFunc) string {

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -335,35 +334,6 @@ func boundRefusal(err error) error {
 	return fmt.Errorf("cannot bound a request: %w", err)
 }
 
-// holdIt makes the hold.
-func (x *exchange) holdIt() (err error) {
-	a := &x.ask
-	h := x.r.Header
-	*a = ledger.Ask{Org: x.offer.Subject.Organisation, Chain: x.key.Account.IDs, Row: x.row, Money: x.money}
-	a.Admission = usage.Admission{
-		ID: x.id, Subject: x.offer.Subject, Endpoint: x.ep.name, Stream: x.req.stream,
-		TierAsked: x.req.tier, Effort: x.req.effort, ThinkTokens: x.req.thinkTokens, Bounds: x.bounds,
-		OnDisconnect: x.offer.Book.OnDisconnect, OnFault: x.offer.Book.OnFault,
-	}
-	if x.req.user != "" {
-		a.Principal = x.g.Hasher.Pseudonym("user", x.offer.Subject.Organisation, x.req.user)
-	}
-	if key := h.Get("Idempotency-Key"); key != "" {
-		a.Idempotency = x.g.Hasher.Pseudonym("idempotency", x.key.Account.ID, key)
-		body := sha256.Sum256(x.body)
-		a.BodyHash = x.g.Hasher.Pseudonym("body of "+x.ep.name, x.key.Account.ID, string(body[:]))
-	}
-	if n := h.Get("X-Stainless-Retry-Count"); n != "" {
-		x.retried(n)
-	}
-	x.hold, err = x.g.Ledger.Hold(x.ctx, a)
-	var repeat *ledger.Repeat
-	if errors.As(err, &repeat) {
-		x.g.paces.give(x.key.Account, x.taken)
-	}
-	return err
-}
-
 // settle posts what was used. It is called once for every hold.
 func (x *exchange) settle() (*usage.Record, error) {
 	h := x.hold
@@ -376,6 +346,9 @@ func (x *exchange) settle() (*usage.Record, error) {
 		x.g.paces.give(x.key.Account, x.taken-rec.Counts.Input()-rec.Counts.Output())
 	}
 	x.count()
+	if err == nil {
+		x.learn(rec)
+	}
 	return rec, err
 }
 

@@ -139,7 +139,9 @@ func rate(perMinute, burst, usual int64) quota.Rate {
 // inherit gives an account what the accounts above it have and it does not say itself.
 func (d *draft) inherit(it *item, a *Account, b *accountBody) {
 	labels := map[string]string{}
+	a.Clamp = b.OnShort == onShortClamp
 	if up := a.Parent; up != nil {
+		a.Clamp = a.Clamp || b.OnShort == "" && up.Clamp
 		a.Chain, a.IDs = slices.Clone(up.Chain), slices.Clone(up.IDs)
 		// The limits of an organisation count the money of everything below it, in one currency and one calendar.
 		if a.Currency != "" && up.Currency != "" && a.Currency != up.Currency {

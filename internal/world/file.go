@@ -92,6 +92,7 @@ type accountSpec struct {
 	Isolation      bool              `yaml:"isolation"`
 	Suspended      bool              `yaml:"suspended"`
 	ShowAmounts    bool              `yaml:"show_amounts"`
+	OnShort        string            `yaml:"on_short"`
 }
 
 type rateSpec struct {
@@ -368,7 +369,7 @@ func (r *reader) account(s *accountSpec) *accountBody {
 	}
 	b := &accountBody{
 		Currency: s.Currency, Zone: s.Timezone, Book: s.PriceBook, BillingAccount: s.BillingAccount, Seller: s.Seller, Contract: s.Contract,
-		Labels: s.Labels, Models: s.Models, Regions: s.Regions, Isolation: s.Isolation, Suspended: s.Suspended, ShowAmounts: s.ShowAmounts,
+		Labels: s.Labels, Models: s.Models, Regions: s.Regions, Isolation: s.Isolation, Suspended: s.Suspended, ShowAmounts: s.ShowAmounts, OnShort: s.OnShort,
 		RequestsPerMinute: s.Rate.RequestsPerMinute, RequestBurst: s.Rate.Burst, TokensPerMinute: s.Rate.TokensPerMinute, TokenBurst: s.Rate.TokenBurst,
 	}
 	for _, f := range []struct {
@@ -387,11 +388,20 @@ func (r *reader) account(s *accountSpec) *accountBody {
 	if s.Rate.Pos != (resource.Pos{}) && b.RequestsPerMinute == 0 && b.TokensPerMinute == 0 {
 		r.fail(s.Rate.Pos, "account %q: rate needs requests_per_minute or tokens_per_minute", s.Path)
 	}
+	if s.OnShort != "" && s.OnShort != onShortReject && s.OnShort != onShortClamp {
+		fail("on_short %q is neither %s nor %s", s.OnShort, onShortReject, onShortClamp)
+	}
 	for i := range s.Limits {
 		b.Limits = append(b.Limits, r.limit(s.Path, &s.Limits[i]))
 	}
 	return b
 }
+
+// What becomes of a request whose maximum does not fit a limit: it is refused, or gets a smaller one.
+const (
+	onShortReject = "reject"
+	onShortClamp  = "clamp"
+)
 
 // maxRate bounds what a rate lets pass in a minute, and at once.
 const maxRate = 1_000_000_000

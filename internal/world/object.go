@@ -86,6 +86,7 @@ type accountBody struct {
 	Isolation         bool              `json:"isolation,omitempty"`
 	Suspended         bool              `json:"suspended,omitempty"`
 	ShowAmounts       bool              `json:"show_amounts,omitempty"`
+	OnShort           string            `json:"on_short,omitempty"`
 }
 
 type limitBody struct {

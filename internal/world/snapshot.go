@@ -34,6 +34,7 @@ type Account struct {
 	TokenRate      quota.Rate    // of the account itself; no rate where PerMinute is 0
 	Rated          bool          // some account of Chain has a rate
 	Suspended      bool          // itself or an account above it
+	Clamp          bool          // the nearest on_short: a short limit makes a request's maximum smaller, rather than refuse it
 	ShowAmounts    bool          // amounts of its limits are shown to the accounts below
 	Limits         []quota.Limit // of the account itself
 	Models         []string      // allow-list of the account itself; empty allows every model that is priced

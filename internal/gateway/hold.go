@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"errors"
+	"strconv"
+	"time"
+
+	"talea/internal/engine"
+	"talea/internal/ledger"
+	"talea/internal/usage"
+)
+
+// maxTries bounds how often a hold is tried: each time it asks for less than the time before.
+const maxTries = 4
+
+// holdIt makes the hold: durable on every limit of the path, or on none. Where a limit is short it is tried again for less,
+// if less will do.
+func (x *exchange) holdIt() (err error) {
+	x.asks()
+	a := &x.ask
+	if x.bounds.Output > 0 && x.req.maxOutput == 0 {
+		x.unbounded()
+	}
+	for try := 1; ; try++ {
+		began := time.Now()
+		if x.hold, err = x.g.Ledger.Hold(x.ctx, a); err == nil {
+			break
+		}
+		var short *ledger.Short
+		if !errors.As(err, &short) || try == maxTries || !x.less(short) {
+			break
+		}
+		a.Waited += time.Since(began)
+	}
+	var repeat *ledger.Repeat
+	if errors.As(err, &repeat) {
+		x.g.paces.give(x.key.Account, x.taken)
+	}
+	if err == nil && a.Bounds.Output < x.bounds.Output {
+		x.w.Header()["X-Max-Tokens-Clamped"] = []string{strconv.FormatInt(a.Bounds.Output/x.answers(), 10)}
+	}
+	if err == nil {
+		x.bounds, x.money = a.Bounds, a.Money
+	}
+	return err
+}
+
+// answers is how many answers share the output bound.
+func (x *exchange) answers() int64 { return max(1, x.req.shape.Choices*x.req.shape.Prompts) }
+
+// unbounded says how little would do for a request that named no maximum: the model's default is our word, not the client's.
+func (x *exchange) unbounded() {
+	a, n := &x.ask, x.answers()
+	least := x.g.experience(x.offer.Model.Name).usual()
+	if least == 0 {
+		least = unknownLength
+	}
+	least = min(least, x.bounds.Output/n)
+	a.Less = ledger.Less{Answers: n, Least: least, Most: 2 * least}
+}
+
+// unknownLength is what the answers of a model are taken to need, in tokens, while there were none.
+const unknownLength = 256
+
+// less asks for less after a limit was short. It reports whether anything has changed.
+func (x *exchange) less(*ledger.Short) bool {
+	a := &x.ask
+	was := a.Less
+	switch {
+	case x.bounds.Output == 0:
+	case x.key.Account.Clamp:
+		n := x.answers()
+		a.Less = ledger.Less{Answers: n, Least: engine.LeastOutput, Most: x.bounds.Output / n}
+	case x.req.maxOutput == 0:
+		x.unbounded() // shorter answers may have come meanwhile
+	}
+	return a.Less != was
+}
+
+// asks fills in what the ledger is asked for.
+func (x *exchange) asks() {
+	a := &x.ask
+	h := x.r.Header
+	*a = ledger.Ask{Org: x.offer.Subject.Organisation, Chain: x.key.Account.IDs, Row: x.row, Money: x.money}
+	a.Admission = usage.Admission{
+		ID: x.id, Subject: x.offer.Subject, Endpoint: x.ep.name, Stream: x.req.stream,
+		TierAsked: x.req.tier, Effort: x.req.effort, ThinkTokens: x.req.thinkTokens, Bounds: x.bounds,
+		OnDisconnect: x.offer.Book.OnDisconnect, OnFault: x.offer.Book.OnFault,
+	}
+	if x.req.user != "" {
+		a.Principal = x.g.Hasher.Pseudonym("user", x.offer.Subject.Organisation, x.req.user)
+	}
+	if key := h.Get("Idempotency-Key"); key != "" {
+		a.Idempotency = x.g.Hasher.Pseudonym("idempotency", x.key.Account.ID, key)
+		body := sha256.Sum256(x.body)
+		a.BodyHash = x.g.Hasher.Pseudonym("body of "+x.ep.name, x.key.Account.ID, string(body[:]))
+	}
+	if n := h.Get("X-Stainless-Retry-Count"); n != "" {
+		x.retried(n)
+	}
+}

@@ -27,10 +27,11 @@ type Config struct {
 	TLSCert, TLSKey  string
 	Grace            time.Duration
 	Retention        time.Duration // of idempotency keys
+	DiskPatience     time.Duration
 }
 
 // settings are the names of all settings, as flags have them.
-var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention"}
+var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention", "disk-patience"}
 
 // fileConfig is talea.yaml: a resource file with one section, "server", of one item.
 type fileConfig struct {
@@ -45,6 +46,7 @@ type fileConfig struct {
 	TLSKey           *string        `yaml:"tls_key"`
 	Grace            *time.Duration `yaml:"grace"`
 	Retention        *time.Duration `yaml:"idempotency_retention"`
+	DiskPatience     *time.Duration `yaml:"disk_patience"`
 }
 
 // configFlag is the flag that names the file of settings; it is no setting itself.
@@ -64,6 +66,7 @@ func (c *Config) flags(cmd *cobra.Command) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key to --tls-cert, PEM")
 	f.DurationVar(&c.Grace, "grace", 30*time.Second, "how long running requests may go on after SIGTERM")
 	f.DurationVar(&c.Retention, "idempotency-retention", 24*time.Hour, "how long an Idempotency-Key is taken by a request that was charged; at least 24h")
+	f.DurationVar(&c.DiskPatience, "disk-patience", 2*time.Second, "how long the disk may take to make something durable before new requests are refused; 0 is any time")
 	f.String(configFlag, "", "file of settings (default "+defaultConfig+" where there is one)")
 }
 
@@ -133,6 +136,8 @@ func (c *Config) check() error {
 		return cli.UsageError("--tls-cert and --tls-key belong together: give both or neither")
 	case c.Grace < 0:
 		return cli.UsageError("--grace is negative")
+	case c.DiskPatience < 0:
+		return cli.UsageError("--disk-patience is negative")
 	case c.Retention < 24*time.Hour:
 		return cli.UsageError("--idempotency-retention is less than 24h: clients may come again for that long")
 	}
@@ -179,7 +184,7 @@ func (f *fileConfig) texts(dir string) map[string][]string {
 			out[name] = []string{strconv.FormatBool(*v)}
 		}
 	}
-	for name, v := range map[string]*time.Duration{"grace": f.Grace, "idempotency-retention": f.Retention} {
+	for name, v := range map[string]*time.Duration{"grace": f.Grace, "idempotency-retention": f.Retention, "disk-patience": f.DiskPatience} {
 		if v != nil {
 			out[name] = []string{v.String()}
 		}

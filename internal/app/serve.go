@@ -137,8 +137,9 @@ func (s *server) openLedger(context.Context) error {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
 	}
 	s.ledger, err = ledger.Open(s.store, ledger.Options{
-		Clock: s.Clock, Wait: holdPatience, TrustClock: s.TrustClock, Retention: s.Retention,
+		Clock: s.Clock, Wait: holdPatience, Patience: s.DiskPatience, TrustClock: s.TrustClock, Retention: s.Retention,
 		OnFailure: func(err error) { s.broken <- err },
+		OnDisk:    s.onDisk,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
@@ -147,6 +148,15 @@ func (s *server) openLedger(context.Context) error {
 		s.Log.Warn("resolved holds that an earlier run had left", "posted", r.Posted, "void", r.Voided)
 	}
 	return nil
+}
+
+// onDisk says in the log what the disk's state means for requests.
+func (s *server) onDisk(err error) {
+	if err != nil {
+		s.Log.Error("nothing new is admitted until the disk allows it; what runs can end and be settled", "error", err)
+		return
+	}
+	s.Log.Info("the disk allows it: requests are admitted again")
 }
 
 // openWorld reads the world, and applies the resource files that the server was started with.

@@ -38,8 +38,8 @@ func (l *Ledger) Extend(ctx context.Context, h *Hold, more usage.Bounds, cost am
 func (l *Ledger) extend(w *waiter) (answer, error) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed != nil {
-		return answer{}, l.unavailable()
+	if err := l.refusing(); err != nil {
+		return answer{}, err
 	}
 	a := l.decide(w, noTurn)
 	switch {

@@ -94,6 +94,8 @@ func (l *Ledger) run() {
 	for open := true; open; {
 		select {
 		case <-l.wake:
+		case <-l.room.C:
+			l.lookForRoom()
 		case <-l.stop:
 			open = false // nothing is decided any more: what is pending is the last
 		}
@@ -121,10 +123,11 @@ func (l *Ledger) commit() int {
 	if failed == errClosed {
 		failed = nil // what was decided before Close is still written
 	}
+	l.writing = true
 	l.mu.Unlock()
 
 	if failed == nil {
-		failed = l.store.Append(l.opt.Shard, l.epoch, &g.Batch)
+		failed = l.write(&g.Batch)
 		if failed != nil {
 			l.fail(failed)
 		}
@@ -135,6 +138,7 @@ func (l *Ledger) commit() int {
 	}
 	l.mu.Lock()
 	l.spare = g.arena
+	l.inTime()
 	l.mu.Unlock()
 	close(g.done)
 	return len(g.Entries) + len(g.Objects) + len(g.Refusals)

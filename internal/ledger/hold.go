@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -112,7 +113,7 @@ func (l *Ledger) Hold(ctx context.Context, ask *Ask) (*Hold, error) {
 		}
 	}
 	h, err := l.hold(ctx, ask)
-	if err != nil && ask.Idempotency != "" {
+	if err != nil && ask.Idempotency != "" && !errors.Is(err, errLate) {
 		l.unclaim(ask.Org, ask.Idempotency)
 	}
 	return h, err
@@ -131,7 +132,7 @@ func (l *Ledger) hold(ctx context.Context, ask *Ask) (*Hold, error) {
 		}
 		h, g = a.hold, a.group
 	}
-	if err := l.await(g); err != nil {
+	if err := l.awaitHold(h, g); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -141,8 +142,8 @@ func (l *Ledger) hold(ctx context.Context, ask *Ask) (*Hold, error) {
 func (l *Ledger) admit(ask *Ask) (*Hold, *waiter, *group, error) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed != nil {
-		return nil, nil, nil, l.unavailable()
+	if err := l.refusing(); err != nil {
+		return nil, nil, nil, err
 	}
 	if l.organisation(ask.Org).open[ask.ID] != nil {
 		return nil, nil, nil, fmt.Errorf("request id %d has a hold already", ask.ID)
@@ -233,7 +234,7 @@ func (l *Ledger) grant(h *Hold, ask *Ask, at time.Time) {
 func (l *Ledger) Checkpoint(h *Hold, c usage.Counts, s usage.Source) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed == nil && h.Status == usage.Held {
+	if l.failed == nil && l.full == nil && h.Status == usage.Held {
 		h.mark = c
 		b := l.begin(h.org, KindCheckpoint, l.now(), h.ID)
 		l.end(h.org, KindCheckpoint, h.ID, appendCheckpoint(b, &c, s))

@@ -10,6 +10,7 @@
 //   - Every change of a balance derives from an entry of the same batch; entries are never changed or removed.
 //   - Expiry never releases a hold. After a restart every hold of an earlier epoch is resolved before Open returns.
 //   - After a failed commit nothing is granted or settled any more: only a fresh Open knows what is true.
+//   - While the disk is full or does not answer nothing is granted; what is held can still be settled.
 //
 // # How one decision travels
 //
@@ -28,6 +29,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"talea/internal/account"
@@ -38,7 +40,8 @@ import (
 
 var errClosed = errors.New("closed")
 
-// ErrUnavailable says that the ledger cannot make anything durable. It is for good: the process must open it anew.
+// ErrUnavailable says that the ledger cannot make durable what was asked. After a failed commit that is for good, and the
+// process must open it anew; while the disk is full or does not answer it passes.
 var ErrUnavailable = errors.New("ledger unavailable")
 
 // Clock tells the time; the wall clock in the program, a fake one in tests.
@@ -57,6 +60,11 @@ type Options struct {
 	Retention time.Duration
 	// TrustClock admits although the clock reads earlier than the newest entry.
 	TrustClock bool
+	// Patience is how long a commit may take before holds are refused instead of waiting for it, 0 for any time.
+	Patience time.Duration
+	// OnDisk, where there is one, is called with the reason when the disk's state ends the granting of holds, and with nil
+	// when it goes on. It must return at once and not call the ledger.
+	OnDisk func(error)
 	// OnFailure is called once, from a goroutine of the ledger, when a commit has failed.
 	OnFailure func(error)
 }
@@ -69,6 +77,9 @@ type Ledger struct {
 	wake  chan struct{}
 	stop  chan struct{}
 	ended chan struct{}
+	watch *time.Timer                   // runs out when a commit takes longer than Options.Patience
+	room  *time.Ticker                  // runs while there is no room
+	late  atomic.Pointer[chan struct{}] // closed when a commit takes too long; another one once it has ended
 
 	mu        sync.Mutex // guards everything below
 	orgs      map[account.ID]*org
@@ -77,6 +88,9 @@ type Ledger struct {
 	newest    *group // that was taken to be committed; nil before the first
 	spare     []byte // arena of a group that is done
 	failed    error
+	full      error // why nothing can be written just now
+	slow      error // why holds are not to wait for the commit that is under way
+	writing   bool  // a commit is under way
 	closed    bool
 	refusals  int64 // next slot
 	waiting   int   // holds and extensions in queues
@@ -206,14 +220,11 @@ func (l *Ledger) now() time.Time {
 
 func (l *Ledger) unavailable() error { return fmt.Errorf("%w: %v", ErrUnavailable, l.failed) }
 
-// Ready returns nil while the ledger can make things durable.
+// Ready returns nil while holds are granted.
 func (l *Ledger) Ready() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failed != nil {
-		return l.unavailable()
-	}
-	return nil
+	return l.refusing()
 }
 
 // Leaked returns what was produced above holds since Open.

@@ -48,8 +48,8 @@ func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 func (l *Ledger) change(wanted []wantedLimit, objects []Object) (*group, error) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed != nil {
-		return nil, l.unavailable()
+	if err := l.refusing(); err != nil {
+		return nil, err
 	}
 	at := l.now()
 	var waited []*balance

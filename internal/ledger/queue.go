@@ -102,8 +102,8 @@ func (l *Ledger) wait(ctx context.Context, w *waiter, patience time.Duration) (a
 		w.queue = nil
 		l.waiting--
 		switch {
-		case l.failed != nil:
-			return answer{}, l.unavailable()
+		case l.refusing() != nil:
+			return answer{}, l.refusing()
 		case ctx.Err() != nil:
 			l.serve(b)
 			return answer{}, ctx.Err()
@@ -119,7 +119,7 @@ func (l *Ledger) wait(ctx context.Context, w *waiter, patience time.Duration) (a
 
 // serve answers those who wait for a balance, in order, until the first who must go on waiting. The caller holds l.mu.
 func (l *Ledger) serve(b *balance) {
-	for len(b.waiters) > 0 && l.failed == nil {
+	for len(b.waiters) > 0 && l.refusing() == nil {
 		w := b.waiters[0]
 		a := l.decide(w, ownTurn)
 		if a.short != nil && a.short.Verdict == quota.Contended {

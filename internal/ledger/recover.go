@@ -43,6 +43,7 @@ func Open(store Store, opt Options) (*Ledger, error) {
 	if err := l.read(); err != nil {
 		return nil, fmt.Errorf("cannot read the ledger: %w", err)
 	}
+	l.watchDisk()
 	go l.run()
 	if err := l.resolve(); err != nil {
 		l.Close()

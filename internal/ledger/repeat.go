@@ -58,8 +58,8 @@ func (l *Ledger) claim(ask *Ask) error {
 func (l *Ledger) tryClaim(ask *Ask) (*claim, time.Time, error) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed != nil {
-		return nil, time.Time{}, l.unavailable()
+	if err := l.refusing(); err != nil {
+		return nil, time.Time{}, err
 	}
 	o := l.organisation(ask.Org)
 	if c, ok := o.claims[ask.Idempotency]; ok {

@@ -171,7 +171,7 @@ func clamp(c *usage.Counts, leaves []usage.Meter, most int64) (over int64) {
 func (l *Ledger) Refuse(id usage.ID, body []byte) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed == nil && len(l.pending.Refusals) < refusalsPerGroup {
+	if l.failed == nil && l.full == nil && len(l.pending.Refusals) < refusalsPerGroup {
 		l.pending.Refusals = append(l.pending.Refusals, RefusalRow{Slot: l.refusals % refusalSlots, Request: id, Body: slices.Clone(body)})
 		l.refusals++
 		l.kick()

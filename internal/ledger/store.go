@@ -1,10 +1,15 @@
 package ledger
 
 import (
+	"errors"
+
 	"talea/internal/account"
 	"talea/internal/money"
 	"talea/internal/usage"
 )
+
+// ErrFull says that a store can write nothing just now, since its disk is full or read-only, and that it has not.
+var ErrFull = errors.New("the disk is full or read-only")
 
 // Hash is a link of an organisation's chain: SHA-256 over the link before it and the entry's canonical bytes.
 type Hash [32]byte
@@ -90,9 +95,14 @@ type Store interface {
 	// Start takes the store over: it fences every earlier owner by a new epoch, makes sure that everything read from here
 	// on is on disk, and returns the epoch and the time of the newest batch (Unix microseconds, 0 if none).
 	Start(shard int64) (epoch, lastAt int64, err error)
-	// Append commits b, and keeps nothing of it: the caller uses its memory again. On return without an error it is durable. After an error nothing is known about b, and the store
-	// must not be appended to again: Start on a fresh Store finds out.
+	// Append commits b, and keeps nothing of it: the caller uses its memory again. On return without an error it is
+	// durable. After ErrFull nothing of b is there or will be, and b may be appended again. After any other error nothing is
+	// known about b, and the store must not be appended to again: Start on a fresh Store finds out.
 	Append(shard, epoch int64, b *Batch) error
+	// Reserve sets room aside, for what must still be written when there is no other: Append gives it free when it finds no
+	// room. It returns nil when the room is there and there is some more; ErrFull while there is not. It is never called
+	// beside Append.
+	Reserve() error
 
 	// Heads returns where every organisation's log stands, by organisation.
 	Heads() ([]HeadRow, error)

@@ -82,6 +82,18 @@ func (s *Store) Start(shard int64) (epoch, lastAt int64, err error) {
 	if s.failed != nil {
 		return 0, 0, s.failed
 	}
+	if epoch, lastAt, err = s.begin(); s.withoutRoom(err) { // the reserve of the run before is there for this
+		s.release()
+		epoch, lastAt, err = s.begin()
+	}
+	if err == nil {
+		s.inodes, err = inodesOf(s.path)
+	}
+	return epoch, lastAt, err
+}
+
+// begin empties the log and begins the next epoch.
+func (s *Store) begin() (epoch, lastAt int64, err error) {
 	if err := s.settleLog(); err != nil {
 		return 0, 0, err
 	}
@@ -98,9 +110,6 @@ func (s *Store) Start(shard int64) (epoch, lastAt int64, err error) {
 		}
 		return nil
 	})
-	if err == nil {
-		s.inodes, err = inodesOf(s.path)
-	}
 	return epoch, lastAt, err
 }
 
@@ -126,6 +135,10 @@ func (s *Store) Append(shard, epoch int64, b *ledger.Batch) error {
 	err := s.present()
 	if err == nil {
 		err = s.writer.transact(func() error { return s.append(epoch, b) })
+	}
+	if s.withoutRoom(err) {
+		s.release()
+		return fmt.Errorf("cannot commit to %s: %w: %v", s.path, ledger.ErrFull, err)
 	}
 	if err != nil {
 		// Whether the transaction reached the disk is not known, and a second fsync would say yes to anything.

@@ -4,7 +4,7 @@
 // # Invariants
 //
 //   - Append returns without an error only when the transaction is on disk (WAL, synchronous=FULL).
-//   - A failed Append is never repeated: the store refuses every later one.
+//   - A failed Append is never repeated: the store refuses every later one. Only one that found no room has not failed.
 //   - One process owns a directory: a second one is refused by a lock on it.
 //   - Entries are only ever inserted.
 //   - A file that was deleted or replaced under the running program is noticed before the next commit.

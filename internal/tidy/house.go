@@ -65,6 +65,7 @@ var talea = house{
 	thirdParties: []thirdParty{
 		{"go.yaml.in/yaml/v3", []string{"resource"}, "resources are YAML; its node tree keeps lines, columns and the text of numbers"},
 		{"zombiezen.com/go/sqlite", []string{"store/sqlite"}, "the embedded store: SQLite without cgo, prepared statements without allocations"},
+		{"modernc.org/libc", []string{"store/sqlite"}, "SQLite's allocator, told to keep its memory"},
 		{"github.com/spf13/cobra", []string{"cli", "app"}, "commands, flags, help and shell completion of the tool"},
 		{"golang.org/x/term", []string{"cli", "app"}, "asks whether a person reads the output, and how wide their terminal is"},
 		{"go.uber.org/goleak", nil, "finds goroutines that a test leaves behind"},

@@ -133,6 +133,7 @@ func takeLock(path string) (*os.File, error) {
 }
 
 func (s *Store) open() (err error) {
+	keepMemory()
 	conn, err := sqlite.OpenConn(s.path, sqlite.OpenReadWrite|sqlite.OpenCreate|sqlite.OpenWAL)
 	if err != nil {
 		return err

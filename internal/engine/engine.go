@@ -76,6 +76,7 @@ type Dialect struct {
 	members     [numEndpoints]table
 	usage       []field
 	timing      []field
+	load        loadNames
 }
 
 // Dialects are all dialects.

@@ -26,6 +26,11 @@ var llamacpp = Dialect{
 		{"", "prompt_ms", prefill},
 		{"", "predicted_ms", decode},
 	},
+	load: loadNames{ // with --metrics
+		running: []string{"llamacpp:requests_processing"},
+		waiting: []string{"llamacpp:requests_deferred"},
+		memory:  []string{"llamacpp:kv_cache_usage_ratio"}, // releases of 2024 and before
+	},
 	members: [numEndpoints]table{
 		Chat: merge(openaiChat, llamacppSampling, operatorOnly, neutral(`
 			chat_template_kwargs add_generation_prompt continue_final_message parse_tool_calls reasoning_format

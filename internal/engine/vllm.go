@@ -22,6 +22,11 @@ var vllm = Dialect{
 		{"", "time_to_first_token_ms", prefill},
 		{"", "generation_time_ms", decode},
 	},
+	load: loadNames{
+		running: []string{"vllm:num_requests_running"},
+		waiting: []string{"vllm:num_requests_waiting"},
+		memory:  []string{"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"}, // the older name until 0.10
+	},
 	members: [numEndpoints]table{
 		Chat: merge(openaiChat, vllmSampling, operatorOnly, neutral(`
 			add_generation_prompt continue_final_message chat_template_kwargs documents include_reasoning

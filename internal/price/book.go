@@ -39,6 +39,7 @@ type Book struct {
 	OnFault      usage.Tariff // what an answer costs that an engine or the gateway broke
 	Pos          resource.Pos // where its file has it; zero where it was read back from its canonical form
 
+	load    *Load    // nil: prices do not follow the load
 	tiers   []tier   // by name
 	entries []*entry // by model, size class and meter
 	models  map[string]*prices

@@ -65,9 +65,15 @@ func (b *Book) take(e *entry) error {
 		return err
 	}
 	var err error
-	for _, t := range b.tiers {
-		if _, err = e.effective([]int64{t.Multiplier}); err != nil {
-			return fmt.Errorf("service tier %s: %w", t.Name, err)
+	steps := []int64{one}
+	if b.load != nil {
+		steps = b.load.Steps
+	}
+	for _, t := range append([]tier{{"standard", one}}, b.tiers...) {
+		for _, step := range steps {
+			if _, err = e.effective([]int64{t.Multiplier, step}); err != nil {
+				return fmt.Errorf("service tier %s: %w", t.Name, err)
+			}
 		}
 	}
 	index, key := &b.models, e.Model
@@ -144,6 +150,7 @@ type canonical struct {
 	To           time.Time `json:"to,omitzero"`
 	OnDisconnect string    `json:"on_disconnect"`
 	OnFault      string    `json:"on_platform_fault"`
+	Load         *Load     `json:"load,omitempty"`
 	Tiers        []tier    `json:"service_tiers,omitempty"`
 	Prices       []*entry  `json:"prices"`
 }
@@ -151,7 +158,7 @@ type canonical struct {
 // Canonical returns the one form of the book that is hashed and stored, as JSON.
 func (b *Book) Canonical() []byte {
 	text, err := json.Marshal(canonical{b.Name, b.Currency, b.Zone, b.From.UTC(), b.To.UTC(), b.OnDisconnect.String(),
-		b.OnFault.String(), b.tiers, b.entries})
+		b.OnFault.String(), b.load, b.tiers, b.entries})
 	if err != nil {
 		panic("price: cannot write a checked book: " + err.Error()) // times were parsed from RFC 3339, the rest is text
 	}
@@ -175,10 +182,13 @@ func ParseCanonical(text []byte) (*Book, error) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		return nil, fmt.Errorf("cannot read stored price book: %w", err)
 	}
-	b := &Book{Name: c.Name, Currency: c.Currency, Zone: c.Zone, From: c.From, To: c.To, tiers: c.Tiers}
+	b := &Book{Name: c.Name, Currency: c.Currency, Zone: c.Zone, From: c.From, To: c.To, load: c.Load, tiers: c.Tiers}
 	b.OnDisconnect, _ = usage.TariffByName(c.OnDisconnect)
 	b.OnFault, _ = usage.TariffByName(c.OnFault)
 	err := b.checkHead()
+	if b.load != nil {
+		err = cmp.Or(err, b.load.check())
+	}
 	for _, t := range b.tiers {
 		err = cmp.Or(err, t.check())
 	}

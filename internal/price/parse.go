@@ -28,7 +28,7 @@ type bookSpec struct {
 	Multiplier   resource.Node       `yaml:"multiplier"`
 	Calendars    resource.Node       `yaml:"calendars"`
 	Windows      resource.Node       `yaml:"windows"`
-	Load         resource.Node       `yaml:"load"`
+	Load         *loadSpec           `yaml:"load"`
 }
 
 type effectiveSpec struct {
@@ -68,7 +68,7 @@ func Parse(n resource.Node) (*Book, error) {
 	}
 	var errs resource.Errors
 	errs.Add(unsupported([]member{{"base", spec.Base}, {"multiplier", spec.Multiplier}, {"calendars", spec.Calendars},
-		{"windows", spec.Windows}, {"load", spec.Load}}))
+		{"windows", spec.Windows}}))
 	b := &Book{
 		Name: spec.Name, Currency: spec.Currency, Zone: cmp.Or(spec.Timezone, "UTC"),
 		From: spec.Effective.From, To: spec.Effective.To, Pos: spec.Pos,
@@ -88,6 +88,13 @@ func Parse(n resource.Node) (*Book, error) {
 		errs.Add(spec.Pos.Errorf("price_instant is at_start, not %q", spec.PriceInstant))
 	}
 	errs.Add(at(spec.Pos, b.checkHead()))
+	if spec.Load != nil {
+		l, err := spec.Load.parse()
+		if err == nil {
+			b.load = l
+		}
+		errs.Add(err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(spec.ServiceTiers)) {
 		t, err := spec.ServiceTiers[name].parse(name)
 		if err == nil {

@@ -201,7 +201,6 @@ func TestRefused(t *testing.T) {
 		{head + "  multiplier: \"0.9\"\n  prices: []", `multiplier is not supported yet`},
 		{head + "  calendars: {holidays-de: [2026-12-25]}\n  prices: []", `calendars is not supported yet`},
 		{head + "  windows: [{name: night}]\n  prices: []", `windows is not supported yet`},
-		{head + "  load: {steps: [\"1\"]}\n  prices: []", `load is not supported yet`},
 		{head + "  price_instant: cheapest\n  prices: []", `price_instant cheapest is not supported yet`},
 		{head + "  price_instant: split_by_emission\n  prices: []", `price_instant split_by_emission is not supported yet`},
 		{head + "  price_instant: later\n  prices: []", `price_instant is at_start, not "later"`},
@@ -233,7 +232,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestEveryFaultIsReported(t *testing.T) {
-	_, err := parse("- name: b\n  currency: x\n  load: {}\n  service_tiers: {batch: {multiplier: 5000000}}\n  prices:\n" +
+	_, err := parse("- name: b\n  currency: x\n  windows: {}\n  service_tiers: {batch: {multiplier: 5000000}}\n  prices:\n" +
 		"  - {model: m, meter: input, price: -1}\n  - {model: m, meter: output, price: 1, form: volume}")
 	if err == nil || strings.Count(err.Error(), "\n") != 4 {
 		t.Errorf("want five faults, one a line, have:\n%v", err)

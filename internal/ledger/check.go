@@ -120,6 +120,9 @@ type auditOrg struct {
 	open     map[int64]*auditHold // by request
 	keys     map[string]auditRepeat
 	headed   bool // its head was compared
+
+	steps      int64            // of prices: in the operator's log only
+	stepsUntil map[string]int64 // by book, when its newest step ends
 }
 
 // auditKey is a limit and a period, or a subject and a bucket.
@@ -146,7 +149,10 @@ func newAuditOrg(id account.ID) *auditOrg {
 
 // say names the organisation for people.
 func (o *auditOrg) say() string {
-	if o.name == "" {
+	switch {
+	case o.id == 0:
+		return "the operator's log"
+	case o.name == "":
 		return fmt.Sprintf("organisation %d", o.id)
 	}
 	return fmt.Sprintf("organisation %d (%s)", o.id, o.name)
@@ -264,6 +270,8 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 		return o.limit(r)
 	case auditPeriodKind:
 		return o.period(h, r)
+	case auditStepKind:
+		return o.step(h, r)
 	case auditHoldKind:
 		return a.hold(o, h, r)
 	case auditExtendKind:

@@ -16,6 +16,7 @@ const (
 	auditRowKind        = 2
 	auditLimitKind      = 3
 	auditPeriodKind     = 4
+	auditStepKind       = 5
 	auditHoldKind       = 16
 	auditExtendKind     = 17
 	auditCheckpointKind = 18
@@ -36,7 +37,7 @@ const (
 )
 
 var auditKindNames = map[byte]string{
-	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditHoldKind: "hold",
+	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditHoldKind: "hold",
 	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
 }
 

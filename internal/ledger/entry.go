@@ -23,6 +23,7 @@ const (
 	KindRow        Kind = 2 // a price row: the rates that were locked
 	KindLimit      Kind = 3 // a limit as it is from here on, or its end
 	KindPeriod     Kind = 4 // a budget period, compiled to UTC
+	KindStep       Kind = 5 // a step of a price that follows the load; in the operator's log
 	KindHold       Kind = 16
 	KindExtend     Kind = 17
 	KindCheckpoint Kind = 18

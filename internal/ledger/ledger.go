@@ -92,8 +92,10 @@ type Ledger struct {
 	slow      error // why holds are not to wait for the commit that is under way
 	writing   bool  // a commit is under way
 	closed    bool
-	refusals  int64 // next slot
-	waiting   int   // holds and extensions in queues
+	refusals  int64                  // next slot
+	waiting   int                    // holds and extensions in queues
+	steps     map[string][]PriceStep // by book, in order
+	stepCount int64
 	leaked    Leak
 	recovered Recovery
 }

@@ -29,7 +29,7 @@ func Open(store Store, opt Options) (*Ledger, error) {
 	}
 	opt.Retention = max(opt.Retention, minRetention)
 	l := &Ledger{
-		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{},
+		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{}, steps: map[string][]PriceStep{},
 		pending: newGroup(nil), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if lastAt > 0 {
@@ -54,7 +54,7 @@ func Open(store Store, opt Options) (*Ledger, error) {
 
 // read folds the definitions, the heads, the balances and the open holds.
 func (l *Ledger) read() error {
-	if err := l.store.Definitions(func(row EntryRow) error { return l.organisation(row.Org).define(row) }); err != nil {
+	if err := l.store.Definitions(l.define); err != nil {
 		return err
 	}
 	heads, err := l.store.Heads()
@@ -75,6 +75,22 @@ func (l *Ledger) read() error {
 }
 
 // define reads back one defining entry.
+func (l *Ledger) define(row EntryRow) error {
+	if row.Kind != KindStep {
+		return l.organisation(row.Org).define(row)
+	}
+	h, d, err := open(row.Body)
+	if err == nil {
+		l.addStep(readStep(h, d))
+		err = d.err
+	}
+	if err != nil {
+		return fmt.Errorf("the operator's log, entry %d: %w", row.Seq, err)
+	}
+	return nil
+}
+
+// define reads back one defining entry of an organisation.
 func (o *org) define(row EntryRow) error {
 	h, d, err := open(row.Body)
 	if err != nil {

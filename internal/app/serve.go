@@ -16,10 +16,12 @@ import (
 
 	"talea/internal/admin"
 	"talea/internal/cli"
+	"talea/internal/fleet"
 	"talea/internal/gateway"
 	"talea/internal/identity"
 	"talea/internal/ledger"
 	"talea/internal/store/sqlite"
+	"talea/internal/tape"
 	"talea/internal/world"
 )
 
@@ -70,6 +72,8 @@ type server struct {
 	store              *sqlite.Store
 	world              *world.World
 	hasher             *identity.Hasher
+	watch              *fleet.Watch
+	tape               *tape.Tape
 	gateway            *gateway.Gateway
 	admin              *admin.Server
 	made               string     // admin token
@@ -197,8 +201,11 @@ func (s *server) openPorts(context.Context) error {
 		return err
 	}
 	s.made = made
+	s.watch = fleet.New(s.Clock, s.Log)
+	s.tape = tape.New(tape.Options{World: s.world, Ledger: s.ledger, Watch: s.watch, Clock: s.Clock, Log: s.Log})
 	s.gateway = gateway.New(gateway.Options{
 		World: s.world, Ledger: s.ledger, Hasher: s.hasher, Clock: s.Clock, Node: int64(s.ledger.Recovered().Epoch), Log: s.Log,
+		Tape: s.tape,
 	})
 	s.admin = admin.New(admin.Options{
 		World: s.world, Ledger: s.ledger, Store: s.store, Secrets: s.hasher, Gateway: s.gateway,
@@ -220,6 +227,7 @@ func (s *server) run(ctx context.Context) error {
 	for i, l := range []net.Listener{s.tenants, s.operators} {
 		go func() { failed <- s.ports[i].Serve(l) }()
 	}
+	defer s.follow(ctx)()
 	s.Host.Ready(Ready{Tenants: address(s.tenants, s.cert != nil), Admin: s.adminURL(), Token: s.made})
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()
@@ -241,6 +249,28 @@ func (s *server) run(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("cannot go on listening: %w", err), s.drain())
 		}
 	}
+}
+
+// follow lets prices follow the load until ctx ends. What it returns waits for that, so that the ledger is still open.
+func (s *server) follow(ctx context.Context) (wait func()) {
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		every := time.NewTicker(tape.Every)
+		defer every.Stop()
+		for {
+			if err := s.tape.Tick(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Error("prices do not follow the load: they are as listed until this is mended", "error", err)
+			}
+			select {
+			case <-every.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { stop(); <-ended; s.watch.Close() }
 }
 
 // drain refuses what is new, lets running requests end within the grace, and aborts the rest.

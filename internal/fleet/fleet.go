@@ -28,8 +28,8 @@ import (
 	"talea/internal/engine"
 )
 
-// Full is the load of an engine that cannot take more, in parts per million.
-const Full = 1_000_000
+// full is the load of an engine that cannot take more, in parts per million.
+const full = 1_000_000
 
 const (
 	patience = 5 * time.Second // for one engine's answer
@@ -38,7 +38,10 @@ const (
 )
 
 // Clock tells the time.
-type Clock interface{ Now() time.Time }
+type Clock interface {
+	// Now returns the time of this instant. It may be called at any time by anybody.
+	Now() time.Time
+}
 
 // Watch keeps an eye on engines. Its methods may be called concurrently, but for Round.
 type Watch struct {
@@ -178,12 +181,12 @@ func (w *Watch) take(e *watched, l engine.Load, err error) {
 func loadOf(l engine.Load, slots int64) int64 {
 	load := int64(engine.Unknown)
 	if l.Running >= 0 && slots > 0 {
-		load = min(l.Running*Full/slots, Full)
+		load = min(l.Running*full/slots, full)
 	} else if l.Running == 0 {
 		load = 0
 	}
 	if l.Waiting > 0 {
-		load = Full
+		load = full
 	}
 	return max(load, l.Memory)
 }

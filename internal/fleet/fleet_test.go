@@ -32,8 +32,8 @@ func TestLoadOf(t *testing.T) {
 	}{
 		{engine.Load{Running: 3, Waiting: 0, Memory: 100_000}, 8, 375_000},
 		{engine.Load{Running: 3, Waiting: 0, Memory: 500_000}, 8, 500_000}, // memory is fuller
-		{engine.Load{Running: 9, Waiting: u, Memory: u}, 8, Full},
-		{engine.Load{Running: 1, Waiting: 1, Memory: 0}, 8, Full}, // somebody waits
+		{engine.Load{Running: 9, Waiting: u, Memory: u}, 8, full},
+		{engine.Load{Running: 1, Waiting: 1, Memory: 0}, 8, full}, // somebody waits
 		{engine.Load{Running: 3, Waiting: 0, Memory: u}, 0, u},    // of how many?
 		{engine.Load{Running: 0, Waiting: 0, Memory: u}, 0, 0},
 		{engine.Load{Running: u, Waiting: u, Memory: 250_000}, 8, 250_000},
@@ -52,8 +52,8 @@ func TestDeadAndLyingMetrics(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	dead := httptest.NewServer(nil)
-	dead.Close()
+	dead := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	t.Cleanup(dead.Close)
 	half := page("vllm:num_requests_running 4\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n")
 	full := page("vllm:num_requests_running 8\nvllm:num_requests_waiting 2\n")
 	lies := page("vllm:num_requests_running NaN\nvllm:kv_cache_usage_perc 42\n")

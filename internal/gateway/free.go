@@ -3,6 +3,7 @@ package gateway
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"talea/internal/jsonscan"
 	"talea/internal/money"
@@ -97,7 +98,26 @@ func (x *exchange) appendModel(b []byte, o *world.Offer) []byte {
 		b = jsonscan.AppendQuote(b, rate.String())
 	}
 	b = append(b, `},"price_multiplier":`...)
-	return append(jsonscan.AppendQuote(b, multiplierText(row.Multiplier)), '}')
+	b = jsonscan.AppendQuote(b, multiplierText(row.Multiplier))
+	if o.Book.Load() != nil {
+		b = x.appendAnnounced(b, o)
+	}
+	return append(b, '}')
+}
+
+// appendAnnounced writes the load multipliers that are published and not yet in force.
+func (x *exchange) appendAnnounced(b []byte, o *world.Offer) []byte {
+	b = append(b, `,"announced_load_multipliers":[`...)
+	for i, s := range x.g.Tape.Announced(o.Book, x.started) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"from":"`...)
+		b = s.From.AppendFormat(b, time.RFC3339)
+		b = s.Until.AppendFormat(append(b, `","until":"`...), time.RFC3339)
+		b = append(append(append(b, `","multiplier":"`...), multiplierText(s.PPM)...), `"}`...)
+	}
+	return append(b, ']')
 }
 
 // receipt shows the caller the record of one of its own requests. A request of another key is as unknown as none.

@@ -34,10 +34,11 @@ import (
 	"talea/internal/ledger"
 	"talea/internal/price"
 	"talea/internal/refusal"
+	"talea/internal/tape"
 	"talea/internal/world"
 )
 
-// Options of New. All are needed but Log and Dial.
+// Options of New. All are needed but Log, Dial and Tape.
 type Options struct {
 	World  *world.World
 	Ledger *ledger.Ledger
@@ -47,6 +48,7 @@ type Options struct {
 	Log    *slog.Logger
 	Limits Limits
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error) // to engines; nil is TCP
+	Tape   *tape.Tape                                                           // nil: no price follows the load
 }
 
 // Limits are the times and sizes that bound one request. Zero values take the defaults.
@@ -86,7 +88,7 @@ type Gateway struct {
 	retries     retries
 	fleet       *fleet
 	experiences atomic.Pointer[map[string]*experience] // by model
-	rows        sync.Map                               // *world.Offer → *price.Row, for the current snapshot
+	rows        sync.Map                               // *world.Offer → *stepRow, for the current snapshot
 	pool        sync.Pool
 	draining    atomic.Bool
 	counters    Counters
@@ -243,19 +245,34 @@ var routeList = func() string {
 	return strings.Join(list, ", ")
 }()
 
+// stepRow is the price row of an offering at a step of the price tape, 0 for none.
+type stepRow struct {
+	price.Row
+	step int64
+}
+
 // row returns the price row of an offering at an instant.
 func (g *Gateway) row(o *world.Offer, at time.Time) (*price.Row, error) {
+	ppm, step := g.Tape.At(o.Book, at)
 	if v, ok := g.rows.Load(o); ok {
-		if o.Book.InForce(at) {
-			return v.(*price.Row), nil
+		if r := v.(*stepRow); r.step == step && o.Book.InForce(at) {
+			return &r.Row, nil
 		}
 	}
-	row, err := o.Book.Row(o.Model.Name, o.Model.SizeClass, at)
+	var under []int64
+	if step > 0 {
+		under = []int64{ppm}
+	}
+	row, err := o.Book.Row(o.Model.Name, o.Model.SizeClass, at, under...)
 	if err != nil {
 		return nil, err
 	}
-	v, _ := g.rows.LoadOrStore(o, &row)
-	return v.(*price.Row), nil
+	if step > 0 {
+		row.AtStep(step)
+	}
+	r := &stepRow{row, step}
+	g.rows.Store(o, r)
+	return &r.Row, nil
 }
 
 // errClientGone is what a request's context says when its client has gone.

@@ -63,6 +63,8 @@ func TestEveryRefusal(t *testing.T) {
 		{refusal.ModelNotFound, plain("POST", "/v1/chat/completions", "GOOD", `{"model":"x","messages":[{"role":"user","content":"a"}]}`)},
 		{refusal.Residency, plain("POST", "/v1/chat/completions", "FAR", say("c=1", ""))},
 		{refusal.NoBound, plain("POST", "/v1/chat/completions", "GOOD", `{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]}]}`)},
+		{refusal.MaxCost, plain("POST", "/v1/chat/completions", "GOOD", say("c=1", ""), "Talea-Max-Cost", "0.000001")},
+		{refusal.MaxMultiplier, plain("POST", "/v1/chat/completions", "GOOD", say("c=1", ""), "Talea-Max-Multiplier", "0.9")},
 		{refusal.BudgetReached, plain("POST", "/v1/chat/completions", "EMPTY", say("c=1", ""))},
 		{refusal.ModelNotPriced, func(t *testing.T) reply {
 			r := newRig(t, setup{engines: []string{newEngine(t).URL()}, prices: "  - {model: m, meter: input, price: \"1.00\"}\n"})

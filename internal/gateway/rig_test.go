@@ -22,6 +22,7 @@ import (
 	"talea/internal/ledger"
 	"talea/internal/sim"
 	"talea/internal/store/sqlite"
+	"talea/internal/tape"
 	"talea/internal/usage"
 	"talea/internal/world"
 )
@@ -64,12 +65,14 @@ type rig struct {
 
 // setup says what differs from the ordinary rig.
 type setup struct {
-	engines   []string // URLs; the model "m" is served by all, in this order
-	kind      string   // "vllm"
-	extra     string   // more resources: whole sections go to the end
-	accounts  string   // more accounts
-	keys      string   // more keys
-	prices    string   // instead of the ordinary ones
+	engines   []string                // URLs; the model "m" is served by all, in this order
+	kind      string                  // "vllm"
+	extra     string                  // more resources: whole sections go to the end
+	accounts  string                  // more accounts
+	keys      string                  // more keys
+	prices    string                  // instead of the ordinary ones
+	book      string                  // more members of the price book
+	tape      func(r *rig) *tape.Tape // of prices that follow the load
 	limits    gateway.Limits
 	wait      time.Duration
 	wrapStore func(ledger.Store) ledger.Store
@@ -107,7 +110,7 @@ price_books:
   currency: EUR
   timezone: Europe/Berlin
   effective: {from: 2026-01-01T00:00:00+01:00}
-  prices:
+%[7]s  prices:
 %[3]saccounts:
 - {path: acme, currency: EUR, timezone: Europe/Berlin, price_book: public}
 - path: acme/research
@@ -137,7 +140,7 @@ price_books:
 - {name: slow,  account: acme/slow/app,      secret: "env:SLOW"}
 - {name: paced, account: acme/paced/app,     secret: "env:PACED"}
 - {name: far,   account: acme/far/app,       secret: "env:FAR"}
-%[5]s%[6]s`, engines.String(), strings.TrimSuffix(names.String(), ","), prices, s.accounts, s.keys, s.extra)
+%[5]s%[6]s`, engines.String(), strings.TrimSuffix(names.String(), ","), prices, s.accounts, s.keys, s.extra, s.book)
 }
 
 func newRig(t *testing.T, s setup) *rig {
@@ -160,7 +163,11 @@ func newRig(t *testing.T, s setup) *rig {
 	}
 	r.hasher = hasher
 	r.apply(s.resources())
-	r.gw = gateway.New(gateway.Options{World: r.world, Ledger: r.ledger, Hasher: hasher, Clock: wall{}, Node: 1, Limits: s.limits,
+	var prices *tape.Tape
+	if s.tape != nil {
+		prices = s.tape(r)
+	}
+	r.gw = gateway.New(gateway.Options{Tape: prices, World: r.world, Ledger: r.ledger, Hasher: hasher, Clock: wall{}, Node: 1, Limits: s.limits,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	server := httptest.NewServer(r.gw)
 	r.url = server.URL

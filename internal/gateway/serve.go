@@ -294,11 +294,17 @@ func (x *exchange) bound() error {
 		return notPriced(x.req.model, err)
 	}
 	x.row = row
+	if no := x.acceptable(); no != nil {
+		return no
+	}
 	if x.bounds, err = x.offer.Model.Bounds(x.req.shape); err != nil {
 		return boundRefusal(err)
 	}
 	if x.money, err = x.ceiling(x.bounds); err != nil {
 		return notPriced(x.req.model, err)
+	}
+	if no := x.cheapEnough(); no != nil {
+		return no
 	}
 	x.taken = quotaTokens(x.bounds)
 	if no := x.g.paces.take(x.key.Account, x.started.UnixNano(), x.taken); no != nil {

@@ -245,7 +245,7 @@ func TestCheckFinds(t *testing.T) {
 	}{
 		// headers
 		{"version 2 of the format is not known", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[0] = 2 }) }},
-		{"kind 5 is not known", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[1], e.Kind = 5, 5 }) }},
+		{"kind 15 is not known", func(s *script) { s.bytes = on(0, func(e *EntryRow) { e.Body[1], e.Kind = 15, 15 }) }},
 		{"column says 18", func(s *script) { s.bytes = on(8, func(e *EntryRow) { e.Kind = KindCheckpoint }) }},
 		{"column says 98", func(s *script) { s.bytes = on(8, func(e *EntryRow) { e.Request = 98 }) }},
 		{"written as entry 9 of organisation 7", func(s *script) { s.bytes = on(9, func(e *EntryRow) { e.Body[5] = 9 }) }},

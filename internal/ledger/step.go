@@ -3,7 +3,6 @@ package ledger
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 
 	"talea/internal/account"
@@ -116,21 +115,4 @@ func readStep(h header, d *decoder) PriceStep {
 		s.Inputs = append(s.Inputs, StepInput{Engine: d.text(), Load: d.uint(), Running: d.uint(), Waiting: d.uint(), Samples: d.uint()})
 	}
 	return s
-}
-
-// stepAt finds the step in force at an instant.
-func stepAt(steps []PriceStep, at time.Time) (PriceStep, bool) {
-	i, found := slices.BinarySearchFunc(steps, at, func(s PriceStep, at time.Time) int {
-		switch {
-		case at.Before(s.From):
-			return 1
-		case !at.Before(s.Until):
-			return -1
-		}
-		return 0
-	})
-	if !found {
-		return PriceStep{}, false
-	}
-	return steps[i], true
 }

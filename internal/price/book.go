@@ -77,7 +77,7 @@ const one = 1_000_000
 // Row is what one offering costs: the prices that a request locks at its hold. Rows are copied by value, hold no
 // reference to their book, and are the same for every request of one offering while the book is in force.
 type Row struct {
-	ID         string // book@version/model, with 16 digits of the version
+	ID         string // book@version/model, with 16 digits of the version; book@version#step/model under a step of the price tape
 	Multiplier int64  // parts per million, all multipliers together, rounded half-even: to show; Rates already have it
 	Minimum    money.Amount
 	Rates      [usage.NumMeters]money.Rate
@@ -88,6 +88,12 @@ type Row struct {
 func (r *Row) Model() string {
 	_, model, _ := strings.Cut(r.ID, "/")
 	return model
+}
+
+// AtStep names in the ID of a row the step of the price tape whose multiplier it has.
+func (r *Row) AtStep(number int64) {
+	book, model, _ := strings.Cut(r.ID, "/")
+	r.ID = fmt.Sprintf("%s#%d/%s", book, number, model)
 }
 
 // ErrNotPriced says that a book has no price for something, which must refuse the request: it never costs nothing.

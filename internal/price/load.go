@@ -70,7 +70,7 @@ func (s *loadSpec) parse() (*Load, error) {
 	l := &Load{Interval: s.Interval, Announce: 1}
 	var errs resource.Errors
 	for _, text := range s.Steps {
-		ppm, err := parseMultiplier(text.Text)
+		ppm, err := ParseMultiplier(text.Text)
 		errs.Add(at(text.Pos, err))
 		l.Steps = append(l.Steps, ppm)
 	}
@@ -79,7 +79,7 @@ func (s *loadSpec) parse() (*Load, error) {
 		into *int64
 	}{{s.UpAbove, &l.UpAbove}, {s.DownBelow, &l.DownBelow}} {
 		var err error
-		*f.into, err = parseMultiplier(f.text.Text)
+		*f.into, err = ParseMultiplier(f.text.Text)
 		errs.Add(at(f.text.Pos, err))
 	}
 	if l.Interval == 0 {

@@ -147,14 +147,14 @@ func (s tierSpec) parse(name string) (tier, error) {
 		return t, nil
 	}
 	var err error
-	if t.Multiplier, err = parseMultiplier(s.Multiplier.Text); err != nil {
+	if t.Multiplier, err = ParseMultiplier(s.Multiplier.Text); err != nil {
 		return t, s.Multiplier.Pos.Errorf("service tier %s: %v", name, err)
 	}
 	return t, at(s.Pos, t.check())
 }
 
-// parseMultiplier reads a factor such as "1.25" into parts per million, exactly.
-func parseMultiplier(text string) (ppm int64, err error) {
+// ParseMultiplier reads a factor such as "1.25" into parts per million, exactly.
+func ParseMultiplier(text string) (ppm int64, err error) {
 	a, err := money.ParseAmount(text)
 	if err != nil {
 		return 0, err

@@ -50,6 +50,8 @@ const (
 	IdempotencyInProgress
 	IdempotencyCompleted
 	IdempotencyMismatch
+	MaxMultiplier
+	MaxCost
 	numCodes
 )
 
@@ -92,6 +94,8 @@ var Table = [numCodes]Row{
 	Internal:             {Name: "internal_error", Status: 500, Code: "internal_error", Type: "server_error"},
 	RequestTimeout:       {Name: "request_timeout", Status: 408, Code: "request_timeout", Type: "invalid_request_error"},
 	KeyRevoked:           {Name: "key_revoked", Status: 401, Code: "invalid_api_key", Type: "invalid_request_error"},
+	MaxMultiplier:        {Name: "max_multiplier", Status: 400, Code: "max_multiplier_exceeded", Type: "invalid_request_error"},
+	MaxCost:              {Name: "max_cost", Status: 400, Code: "max_cost_exceeded", Type: "invalid_request_error"},
 	ClockUntrusted:       {Name: "clock_untrusted", Status: 503, Code: "ledger_unavailable", Type: "server_error", Retry: true},
 
 	IdempotencyInProgress: {Name: "idempotency_in_progress", Status: 409, Code: "idempotency_in_progress", Type: "invalid_request_error"},

@@ -209,6 +209,9 @@ func (s *Snapshot) Engine(name string) *catalog.Engine { return s.engines[name] 
 // Engines returns all engines by name.
 func (s *Snapshot) Engines() []*catalog.Engine { return s.engineList }
 
+// Books returns all versions of all price books, by name and time.
+func (s *Snapshot) Books() []*price.Book { return s.books }
+
 // Models returns all models by name.
 func (s *Snapshot) Models() []*catalog.Model {
 	list := make([]*catalog.Model, len(s.modelNames))

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"talea/internal/crash"
 	"talea/internal/engine"
 	"talea/internal/jsonscan"
 	"talea/internal/refusal"
@@ -88,6 +89,7 @@ func (x *exchange) forward() error {
 		}
 		b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
 		x.result.Attempts = append(x.result.Attempts, try)
+		crash.At(crash.AttemptFailed)
 	}
 	if last := len(x.result.Attempts) - 1; last >= 0 && x.result.Attempts[last].Fault == "timeout" {
 		return refusal.New(refusal.EngineTimeout, "No engine for this model answered in time. Nothing was charged.")

@@ -14,6 +14,7 @@ import (
 
 	"talea/internal/account"
 	"talea/internal/catalog"
+	"talea/internal/crash"
 	"talea/internal/engine"
 	"talea/internal/identity"
 	"talea/internal/ledger"
@@ -124,9 +125,11 @@ func (x *exchange) serve() error {
 	if err := x.bound(); err != nil { // the most it can use, and the most that can cost
 		return err
 	}
+	crash.At(crash.Parsed)
 	if err := x.holdIt(); err != nil { // durable on every limit of the path, or on none
 		return err
 	}
+	crash.At(crash.Held)
 	if err := x.forward(); err != nil { // the first engine that answers
 		return x.settleNothing(err)
 	}
@@ -346,6 +349,7 @@ func (x *exchange) settle() (*usage.Record, error) {
 	x.hold = nil
 	x.result.TotalMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
 	rec, err := x.g.Ledger.Settle(h, &x.result)
+	crash.At(crash.Settled)
 	// What a request did not use of its pace goes back. Nobody knows how much that is where an answer was given up before
 	// its usage came: then it counts for what was held.
 	if err == nil && (rec.Source == usage.EngineFinal || rec.Outcome == usage.Unserved || rec.Outcome == usage.EngineSaid) {

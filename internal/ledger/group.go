@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"talea/internal/crash"
 	"talea/internal/money"
 	"talea/internal/usage"
 )
@@ -127,7 +128,9 @@ func (l *Ledger) commit() int {
 	l.mu.Unlock()
 
 	if failed == nil {
+		g.crash(crash.HoldDecided, crash.SettlementDecided)
 		failed = l.write(&g.Batch)
+		g.crash(crash.HoldDurable, crash.SettlementDurable)
 		if failed != nil {
 			l.fail(failed)
 		}
@@ -142,6 +145,21 @@ func (l *Ledger) commit() int {
 	l.mu.Unlock()
 	close(g.done)
 	return len(g.Entries) + len(g.Objects) + len(g.Refusals)
+}
+
+// crash is a point of a group with a hold, and one of a group with a settlement.
+func (g *group) crash(hold, settlement crash.Point) {
+	if !crash.On {
+		return
+	}
+	for i := range g.Entries {
+		switch g.Entries[i].Kind {
+		case KindHold:
+			crash.At(hold)
+		case KindSettle, KindVoid:
+			crash.At(settlement)
+		}
+	}
 }
 
 // derive adds to the group what follows from its entries. The caller holds l.mu, so it is exactly their sum.

@@ -53,7 +53,7 @@ var talea = house{
 		// What is decided from values given: the same question has the same answer at any time on any machine.
 		{"rules", true, []string{"price", "rating", "quota", "catalog"}},
 		// What is kept: the log, the engines' state, the snapshot of the world, the stores.
-		{"keepers", false, []string{"ledger", "engine", "meter", "fleet", "world", "identity", "tape", "store/sqlite", "store/storetest"}},
+		{"keepers", false, []string{"crash", "ledger", "engine", "meter", "fleet", "world", "identity", "tape", "store/sqlite", "store/storetest"}},
 		// Where bytes come in and go out.
 		{"edges", false, []string{"gateway", "admin", "sim", "cli"}},
 		// The program, put together by hand, and the look at all of it.
@@ -75,7 +75,7 @@ var talea = house{
 	clockReaders: map[string]string{
 		"gateway": "deadlines of connections are of the machine's clock; what is recorded comes from the injected one",
 	},
-	environments: []string{"app", "cli"},
+	environments: []string{"app", "cli", "crash"},
 	noFloats: []string{
 		"money", "account", "usage", "resource", "period", "price", "rating", "quota", "ledger", "meter", "store/sqlite", "store/storetest", "gateway",
 	},

@@ -126,6 +126,10 @@ type Verdict struct {
 	// Lost is the operator's loss: what engines generated for requests that are not charged for all of it.
 	Lost sim.Tokens
 	Loss *big.Int // the same in femto-units
+	// The part of it that crashes have made: of requests that a start has resolved.
+	Resolved  int
+	CrashLost sim.Tokens
+	CrashLoss *big.Int
 }
 
 // Ok reports whether nothing was found.
@@ -145,7 +149,7 @@ var rules = []func(*judge){everyGeneration, everyCall, everyRecord, everyLimit, 
 
 // Judge applies every rule.
 func Judge(c *Case) *Verdict {
-	j := &judge{Case: c, Verdict: Verdict{Loss: new(big.Int)}, record: map[string]*Record{}, call: map[string]*Call{}}
+	j := &judge{Case: c, Verdict: Verdict{Loss: new(big.Int), CrashLoss: new(big.Int)}, record: map[string]*Record{}, call: map[string]*Call{}}
 	for i := range c.Ledger.Records {
 		r := &c.Ledger.Records[i]
 		if j.record[r.ID] != nil {

@@ -113,7 +113,7 @@ func (j *judge) posted(r *Record, made sim.Tokens, whole bool) {
 			j.find("%s: cut at its hold of %d, but billed %d", r.ID, r.Bounds.Output, got.Output)
 		}
 	case "client_gone", "revoked":
-		if c := j.call[r.ID]; c != nil && r.OnDisconnect == "generated" && got.Output < c.Visible {
+		if c := j.call[r.ID]; c != nil && r.OnDisconnect != "nothing" && got.Output < c.Visible {
 			j.find("%s: its client saw %d tokens and left, but only %d are billed (I6)", r.ID, c.Visible, got.Output)
 		}
 		if r.OnDisconnect == "nothing" {
@@ -134,7 +134,14 @@ func (j *judge) lose(r *Record, made sim.Tokens) {
 	lost := sim.Tokens{Input: made.Input - got.Input, Cached: made.Cached - got.Cached, Output: made.Output - got.Output}
 	j.Lost.Input += lost.Input
 	j.Lost.Output += lost.Output
-	j.Loss.Add(j.Loss, j.price(lost))
+	loss := j.price(lost)
+	j.Loss.Add(j.Loss, loss)
+	if slices.Contains(r.Flags, "resolved_at_start") {
+		j.Resolved++
+		j.CrashLost.Input += lost.Input
+		j.CrashLost.Output += lost.Output
+		j.CrashLoss.Add(j.CrashLoss, loss)
+	}
 	// The operator's loss is on the record: what was metered, never more than what was made.
 	if r.Usage.Input > made.Input || r.Usage.Output > made.Output {
 		j.find("%s: metered %d in and %d out, but the engine made %+v", r.ID, r.Usage.Input, r.Usage.Output, made)
@@ -144,16 +151,21 @@ func (j *judge) lose(r *Record, made sim.Tokens) {
 // everyLimit: used is the sum of what was posted (I2), nothing is held when nothing runs (I5), and used + held was never
 // above what was allowed (I1).
 func everyLimit(j *judge) {
+	spent := map[Stood]*big.Int{}
 	for i := range j.Ledger.Limits {
-		l := &j.Ledger.Limits[i]
-		name := l.Name()
-		want := new(big.Int)
-		for k := range j.Ledger.Records {
-			r := &j.Ledger.Records[k]
-			if r.Status == "posted" && slices.ContainsFunc(r.Stood, func(s Stood) bool { return s.Name() == name }) {
-				want.Add(want, j.spent(l.Measure, r))
+		spent[j.Ledger.Limits[i].Stood] = new(big.Int)
+	}
+	for i := range j.Ledger.Records {
+		r := &j.Ledger.Records[i]
+		for _, s := range r.Stood {
+			if sum := spent[s]; sum != nil && r.Status == "posted" {
+				sum.Add(sum, j.spent(s.Measure, r))
 			}
 		}
+	}
+	for i := range j.Ledger.Limits {
+		l := &j.Ledger.Limits[i]
+		name, want := l.Name(), spent[l.Stood]
 		used, held := j.amount(l.Measure, l.Used), j.amount(l.Measure, l.Held)
 		if used.Cmp(want) != 0 {
 			j.find("limit %s: used is %s, but its postings are %s (I2)", name, l.Used, want)

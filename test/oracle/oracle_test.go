@@ -94,7 +94,7 @@ func TestOracleSeesEachLie(t *testing.T) {
 	}
 }
 
-// TestNodeTotals: a node has what its leaves have (I2).
+// TestNodeTotals: a node has what its leaves have.
 func TestNodeTotals(t *testing.T) {
 	totals, err := NodeTotals(truth().Ledger.Records)
 	if err != nil {

@@ -28,10 +28,12 @@ type Config struct {
 	Grace            time.Duration
 	Retention        time.Duration // of idempotency keys
 	DiskPatience     time.Duration
+	Witness          string // "": beside the data directory
+	AcceptRollback   string // two names, with a comma between them
 }
 
 // settings are the names of all settings, as flags have them.
-var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention", "disk-patience"}
+var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention", "disk-patience", "witness"}
 
 // fileConfig is talea.yaml: a resource file with one section, "server", of one item.
 type fileConfig struct {
@@ -47,10 +49,14 @@ type fileConfig struct {
 	Grace            *time.Duration `yaml:"grace"`
 	Retention        *time.Duration `yaml:"idempotency_retention"`
 	DiskPatience     *time.Duration `yaml:"disk_patience"`
+	Witness          *string        `yaml:"witness"`
 }
 
 // configFlag is the flag that names the file of settings; it is no setting itself.
 const configFlag = "config"
+
+// rollbackFlag is for one start: it is no setting, which would be there at the next start too.
+const rollbackFlag = "accept-rollback"
 
 const defaultConfig = "talea.yaml"
 
@@ -67,6 +73,8 @@ func (c *Config) flags(cmd *cobra.Command) {
 	f.DurationVar(&c.Grace, "grace", 30*time.Second, "how long running requests may go on after SIGTERM")
 	f.DurationVar(&c.Retention, "idempotency-retention", 24*time.Hour, "how long an Idempotency-Key is taken by a request that was charged; at least 24h")
 	f.DurationVar(&c.DiskPatience, "disk-patience", 2*time.Second, "how long the disk may take to make something durable before new requests are refused; 0 is any time")
+	f.StringVar(&c.Witness, "witness", "", "file that knows where the logs stood, so that an old or empty ledger is refused (default: the data directory's name with .witness)")
+	f.StringVar(&c.AcceptRollback, rollbackFlag, "", "start with a ledger that is older than its witness; NAME,NAME are two people, and become part of the log")
 	f.String(configFlag, "", "file of settings (default "+defaultConfig+" where there is one)")
 }
 
@@ -141,7 +149,8 @@ func (c *Config) check() error {
 	case c.Retention < 24*time.Hour:
 		return cli.UsageError("--idempotency-retention is less than 24h: clients may come again for that long")
 	}
-	return nil
+	_, err := c.rollback()
+	return err
 }
 
 // readSettings reads the file of settings into the texts that its flags would have. No file is no settings.
@@ -174,7 +183,7 @@ func readSettings(file string) (map[string][]string, error) {
 // texts are the settings that the file has, by the names of their flags; paths are relative to the file's directory.
 func (f *fileConfig) texts(dir string) map[string][]string {
 	out := map[string][]string{"resources": slices.Clone(f.Resources)}
-	for name, v := range map[string]*string{"listen": f.Listen, "admin": f.Admin, "data": f.Data, "tls-cert": f.TLSCert, "tls-key": f.TLSKey} {
+	for name, v := range map[string]*string{"listen": f.Listen, "admin": f.Admin, "data": f.Data, "tls-cert": f.TLSCert, "tls-key": f.TLSKey, "witness": f.Witness} {
 		if v != nil {
 			out[name] = []string{*v}
 		}
@@ -189,7 +198,7 @@ func (f *fileConfig) texts(dir string) map[string][]string {
 			out[name] = []string{v.String()}
 		}
 	}
-	for _, name := range []string{"data", "resources", "tls-cert", "tls-key"} {
+	for _, name := range []string{"data", "resources", "tls-cert", "tls-key", "witness"} {
 		for i, path := range out[name] {
 			if !filepath.IsAbs(path) {
 				out[name][i] = filepath.Join(dir, path)

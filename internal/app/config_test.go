@@ -111,17 +111,18 @@ func TestNoFileIsNoError(t *testing.T) {
 	}
 }
 
-// Every flag but --config can be set in the other two ways.
+// Every flag but --config and --accept-rollback can be set in the other two ways.
 func TestEverySettingHasAllForms(t *testing.T) {
 	var c Config
 	cmd := &cobra.Command{}
 	c.flags(cmd)
-	if flags := strings.Count("\n"+cmd.Flags().FlagUsages(), "\n      --"); flags != len(settings)+1 {
+	if flags := strings.Count("\n"+cmd.Flags().FlagUsages(), "\n      --"); flags != len(settings)+2 {
 		t.Errorf("%d flags for %d settings", flags, len(settings))
 	}
 	for name, text := range map[string]string{
 		"listen": "127.0.0.1:5", "admin": "127.0.0.1:6", "admin_allow_remote": "true", "data": "/d", "resources": "[/r]", "trust_clock": "true",
 		"tls_cert": "/c", "tls_key": "/k", "grace": "5s",
+		"disk_patience": "7s", "witness": "/w",
 	} {
 		flag := strings.ReplaceAll(name, "_", "-")
 		if !slices.Contains(settings, flag) || cmd.Flag(flag) == nil {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"talea/internal/admin"
@@ -78,6 +79,9 @@ type server struct {
 	admin              *admin.Server
 	made               string     // admin token
 	broken             chan error // the ledger's failure
+	witnessing         sync.Mutex // guards witnessed once the server runs
+	witnessed          ledger.Witness
+	unwitnessed        bool // there is no place for a witness
 	ports              []*http.Server
 }
 
@@ -136,7 +140,10 @@ func (s *server) openLedger(context.Context) error {
 	if err := os.MkdirAll(s.Data, 0o700); err != nil {
 		return fmt.Errorf("cannot make the data directory: %w", err)
 	}
-	var err error
+	witness, accepted, err := s.readWitness()
+	if err != nil {
+		return err
+	}
 	if s.store, err = sqlite.Open(s.Data); err != nil {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
 	}
@@ -144,6 +151,8 @@ func (s *server) openLedger(context.Context) error {
 		Clock: s.Clock, Wait: holdPatience, Patience: s.DiskPatience, TrustClock: s.TrustClock, Retention: s.Retention,
 		OnFailure: func(err error) { s.broken <- err },
 		OnDisk:    s.onDisk,
+		Witness:   witness,
+		Rollback:  accepted,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
@@ -151,7 +160,7 @@ func (s *server) openLedger(context.Context) error {
 	if r := s.ledger.Recovered(); r.Posted+r.Voided > 0 {
 		s.Log.Warn("resolved holds that an earlier run had left", "posted", r.Posted, "void", r.Voided)
 	}
-	return nil
+	return s.firstWitness()
 }
 
 // onDisk says in the log what the disk's state means for requests.
@@ -229,15 +238,20 @@ func (s *server) run(ctx context.Context) error {
 	}
 	defer s.follow(ctx)()
 	s.Host.Ready(Ready{Tenants: address(s.tenants, s.cert != nil), Admin: s.adminURL(), Token: s.made})
-	day := time.NewTicker(24 * time.Hour)
+	day, look := time.NewTicker(24*time.Hour), time.NewTicker(witnessPause)
 	defer day.Stop()
+	defer look.Stop()
+	if s.cert != nil {
+		s.cert.remind(s.Clock.Now())
+	}
 	for {
-		if s.cert != nil {
-			s.cert.remind(s.Clock.Now())
-		}
 		select {
 		case <-day.C:
-			continue
+			if s.cert != nil {
+				s.cert.remind(s.Clock.Now())
+			}
+		case <-look.C:
+			go s.goOnWitnessing() // not here: a disk that hangs is not to keep us from ending
 		case <-ctx.Done():
 			return s.drain()
 		case err := <-s.broken:
@@ -284,6 +298,7 @@ func (s *server) drain() error {
 	}
 	s.shut(lastPatience)
 	holds := s.ledger.OpenHolds()
+	s.goOnWitnessing()
 	if err := s.ledger.Close(); err != nil {
 		return fmt.Errorf("cannot close the ledger: %w", err)
 	}

@@ -154,12 +154,17 @@ func (r *rig) start() bool {
 	ctx, stop := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	r.stop, r.ended = stop, make(chan int, 1)
+	gone := make(chan struct{})
 	go func() {
+		defer close(gone)
 		status := r.program(in, r.args...).Run(ctx)
 		r.ended <- status
 		in.Close()
 	}()
-	r.t.Cleanup(stop)
+	r.t.Cleanup(func() {
+		stop()
+		<-gone // it writes until then
+	})
 	lines := bufio.NewScanner(out)
 	r.tenants, r.admin, r.token = "", "", ""
 	for (r.tenants == "" || r.admin == "") && lines.Scan() {

@@ -36,6 +36,7 @@ type CheckReport struct {
 	Open          int64 // holds that are neither
 	Balances      int64
 	UsageRows     int64
+	Overrides     int64 // that starts let pass what they would have refused
 	// Difference is what is wrong, in one line; "" where everything is as it should be. Check stops there.
 	Difference string
 }
@@ -48,8 +49,12 @@ func (r *CheckReport) String() string {
 	if !r.OK() {
 		return r.Difference
 	}
-	return fmt.Sprintf("%d entries of %d organisations: every chain unbroken; %d requests posted, %d void, %d open; %d balances and %d usage rows are what the log says",
+	said := fmt.Sprintf("%d entries of %d organisations: every chain unbroken; %d requests posted, %d void, %d open; %d balances and %d usage rows are what the log says",
 		r.Entries, r.Organisations, r.Posted, r.Voided, r.Open, r.Balances, r.UsageRows)
+	if r.Overrides > 0 {
+		said += fmt.Sprintf("; %d times a start was told to trust a clock or to accept a rollback", r.Overrides)
+	}
+	return said
 }
 
 // Check reads the whole log by itself and compares with it everything that is said to follow from it. It was written from
@@ -272,6 +277,9 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 		return o.period(h, r)
 	case auditStepKind:
 		return o.step(h, r)
+	case auditOverrideKind:
+		a.report.Overrides++
+		return r.override()
 	case auditHoldKind:
 		return a.hold(o, h, r)
 	case auditExtendKind:

@@ -17,6 +17,7 @@ const (
 	auditLimitKind      = 3
 	auditPeriodKind     = 4
 	auditStepKind       = 5
+	auditOverrideKind   = 6
 	auditHoldKind       = 16
 	auditExtendKind     = 17
 	auditCheckpointKind = 18
@@ -37,7 +38,7 @@ const (
 )
 
 var auditKindNames = map[byte]string{
-	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditHoldKind: "hold",
+	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditOverrideKind: "override", auditHoldKind: "hold",
 	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
 }
 
@@ -395,5 +396,26 @@ func (o *auditOrg) period(h *auditHeader, r *auditReader) error {
 		}
 	}
 	o.periods = append(o.periods, p)
+	return nil
+}
+
+// override reads what a start let pass. A rollback takes two people.
+func (r *auditReader) override() error {
+	what := r.octet()
+	names := make([]string, r.list())
+	for i := range names {
+		names[i] = r.text()
+	}
+	r.signed()
+	seq, hash := r.whole(), r.text()
+	if err := r.failed(); err != nil {
+		return err
+	}
+	switch {
+	case what == 1 && len(names) == 0 && seq == 0 && hash == "":
+	case what == 2 && len(names) == 2 && names[0] != "" && names[1] != "" && names[0] != names[1] && seq > 0 && len(hash) == 64:
+	default:
+		return differ("it lets %d pass by %d names, of entry %d", what, len(names), seq)
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,6 +121,27 @@ func TestClockOfAnotherTime(t *testing.T) {
 	r.refused(r.ask(1, 1), quota.Exhausted, acme)
 	r.clock.set(noon)
 	r.refused(r.ask(1, 1), quota.Exhausted, acme) // November is as it was
+	if report := r.check(); report.Overrides != 1 {
+		t.Errorf("%d overrides in the log: %s", report.Overrides, report)
+	}
+	r.restart() // with a clock that needs no trust
+	if report := r.check(); report.Overrides != 1 {
+		t.Errorf("%d overrides in the log: %s", report.Overrides, report)
+	}
+}
+
+// TestClockThatWasNeverSet: the first start too refuses a clock of 1970 (F031).
+func TestClockThatWasNeverSet(t *testing.T) {
+	r := unopened(t)
+	r.clock.set(time.Date(1970, 1, 1, 0, 0, 7, 0, time.UTC))
+	var wrong *ledger.ClockError
+	if err := r.tryOpen(); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "never set") {
+		t.Fatalf("opened in 1970: %v", err)
+	}
+	r.opt.TrustClock = true
+	r.open()
+	r.publish(limitOn(acme, quota.RequestCount, period.Month, units(1)))
+	r.spend(1, 1)
 	r.check()
 }
 

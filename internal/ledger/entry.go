@@ -24,6 +24,7 @@ const (
 	KindLimit      Kind = 3 // a limit as it is from here on, or its end
 	KindPeriod     Kind = 4 // a budget period, compiled to UTC
 	KindStep       Kind = 5 // a step of a price that follows the load; in the operator's log
+	KindOverride   Kind = 6 // what a start let pass, since it was told to
 	KindHold       Kind = 16
 	KindExtend     Kind = 17
 	KindCheckpoint Kind = 18

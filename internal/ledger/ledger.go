@@ -60,6 +60,10 @@ type Options struct {
 	Retention time.Duration
 	// TrustClock admits although the clock reads earlier than the newest entry.
 	TrustClock bool
+	// Witness, where there is one, has seen the ledger before: Open refuses one that is older or another.
+	Witness *Witness
+	// Rollback, where there is one, accepts it all the same.
+	Rollback *Rollback
 	// Patience is how long a commit may take before holds are refused instead of waiting for it, 0 for any time.
 	Patience time.Duration
 	// OnDisk, where there is one, is called with the reason when the disk's state ends the granting of holds, and with nil

@@ -11,11 +11,17 @@ import (
 // trusted with budget periods.
 const maxClockLag = 5 * time.Minute
 
+// minClock is before anybody used this program: a clock that reads earlier was never set.
+var minClock = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // ClockError says that the clock reads earlier than the newest entry.
 type ClockError struct{ Now, Newest time.Time }
 
 // Error implements error.
 func (e *ClockError) Error() string {
+	if e.Newest.Equal(minClock) {
+		return fmt.Sprintf("the clock reads %s, so it was never set: set it, or start with --trust-clock", e.Now.Format(time.RFC3339))
+	}
 	return fmt.Sprintf("the clock reads %s, but the newest entry of the ledger is of %s: set the clock, or start with --trust-clock",
 		e.Now.Format(time.RFC3339), e.Newest.Format(time.RFC3339))
 }
@@ -32,24 +38,48 @@ func Open(store Store, opt Options) (*Ledger, error) {
 		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{}, steps: map[string][]PriceStep{},
 		pending: newGroup(nil), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	if lastAt > 0 {
-		newest := time.UnixMicro(lastAt).UTC()
-		if now := opt.Clock.Now().UTC(); now.Before(newest.Add(-maxClockLag)) && !opt.TrustClock {
-			return nil, &ClockError{now, newest}
-		} else if !opt.TrustClock {
-			l.last = newest
-		}
+	wrongClock, err := l.readClock(lastAt)
+	if err != nil {
+		return nil, err
 	}
 	if err := l.read(); err != nil {
 		return nil, fmt.Errorf("cannot read the ledger: %w", err)
 	}
+	var lost []Loss
+	if opt.Witness != nil {
+		if lost, err = l.witnessed(opt.Witness); err != nil {
+			return nil, fmt.Errorf("cannot compare the ledger with its witness: %w", err)
+		}
+		if len(lost) > 0 && opt.Rollback == nil {
+			return nil, &RollbackError{opt.Witness.At, lost}
+		}
+	}
 	l.watchDisk()
 	go l.run()
-	if err := l.resolve(); err != nil {
+	if err := l.resolve(func() { l.overrides(lost, wrongClock) }); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("cannot resolve the holds of earlier epochs: %w", err)
 	}
 	return l, nil
+}
+
+// readClock compares the clock with the newest entry. Where it cannot be trusted but is to be, it returns the newest
+// entry's time.
+func (l *Ledger) readClock(lastAt int64) (wrong time.Time, err error) {
+	now, newest := l.opt.Clock.Now().UTC(), minClock
+	if lastAt > 0 {
+		newest = time.UnixMicro(lastAt).UTC()
+		if !l.opt.TrustClock {
+			l.last = newest
+		}
+	}
+	switch {
+	case !now.Before(newest.Add(-maxClockLag)):
+		return time.Time{}, nil
+	case !l.opt.TrustClock:
+		return time.Time{}, &ClockError{now, newest}
+	}
+	return newest, nil
 }
 
 // read folds the definitions, the heads, the balances and the open holds.
@@ -256,8 +286,8 @@ func (o *org) foldHold(head header, d *decoder, seq int64) error {
 	return nil
 }
 
-// resolve settles what earlier epochs left open, by the ordinary path.
-func (l *Ledger) resolve() error {
+// resolve settles what earlier epochs left open, by the ordinary path, and then does what else is to be in the first group.
+func (l *Ledger) resolve(then func()) error {
 	l.mu.Lock()
 	l.recovered.Epoch = l.epoch
 	for _, o := range l.sortedOrgs() {
@@ -277,6 +307,7 @@ func (l *Ledger) resolve() error {
 			}
 		}
 	}
+	then()
 	g := l.pending
 	idle := g.empty()
 	l.mu.Unlock()

@@ -45,8 +45,8 @@ func (l *Ledger) PublishStep(s *PriceStep) error {
 func (l *Ledger) decideStep(s *PriceStep) (*group, error) {
 	l.mu.Lock()
 	defer l.unlock()
-	if l.failed != nil {
-		return nil, l.unavailable()
+	if err := l.refusing(); err != nil {
+		return nil, err
 	}
 	at := l.now()
 	steps := l.steps[s.Book]

@@ -3,13 +3,14 @@
 //
 // # Invariants
 //
-//   - Of(w, loc, at) contains at.
-//   - The periods of a window and a zone tile time: each begins where the one before it ends, and none is empty.
-//   - No two periods of a window and a zone have one label.
+//   - Of(w, loc, at) and Anchored(w, a, loc, at) contain at.
+//   - The periods of a window, an anchor and a zone tile time: each begins where the one before it ends, and none is empty.
+//   - No two periods of a window, an anchor and a zone have one label.
 //   - A day begins at the first instant whose local date is that day's or later, also where the zone has no midnight or
 //     has it twice. Weeks begin on Monday (ISO 8601).
+//   - A day that a month does not have is its last one: an anchor on the 31st begins on 30 April, on 28 or 29 February.
 //
-// Start reading at Of.
+// Start reading at Of, then Anchored.
 package period
 
 import (
@@ -73,69 +74,86 @@ type Period struct {
 }
 
 // Of returns the period of w in the zone that contains at. A w that is no window is a bug of the caller and panics.
-func Of(w Window, loc *time.Location, at time.Time) Period {
+func Of(w Window, loc *time.Location, at time.Time) Period { return Anchored(w, 0, loc, at) }
+
+// Anchored returns the period of w in the zone that contains at, where periods of w begin at an anchor. An anchor that w
+// does not have is a bug of the caller and panics, as does a w that is no window.
+func Anchored(w Window, a Anchor, loc *time.Location, at time.Time) Period {
 	switch {
+	case w == 0 || w > Total || !a.Fits(w):
+		panic("period: no such window")
 	case w == Total:
 		return Period{Label: "total"}
 	case w == Hour:
 		return hourOf(loc, at)
-	case w == 0 || w > Total:
-		panic("period: no such window")
 	}
-	first := firstDay(w, dateOf(at.In(loc)))
-	start := dayStart(loc, first)
+	hour := 0
+	if w == Day {
+		hour = int(a)
+	}
+	first := firstDay(w, a, dateOf(at.In(loc), hour))
+	start := dayStart(loc, first, hour)
 	// Where a zone turns its clocks back over midnight, the local date goes back as well; the period does not.
 	for {
-		next := nextFirst(w, first)
-		end := dayStart(loc, next)
+		next := nextFirst(w, a, first)
+		end := dayStart(loc, next, hour)
 		if at.Before(end) {
-			return Period{label(w, first), start, end}
+			return Period{label(w, a, first), start, end}
 		}
 		first, start = next, end
 	}
 }
 
-// A date is midnight UTC of a calendar day, whatever the zone it is meant in.
-func dateOf(local time.Time) time.Time {
+// A date is midnight UTC of a calendar day, whatever the zone it is meant in. Of a time before that hour it is the day
+// before.
+func dateOf(local time.Time, hour int) time.Time {
 	y, m, d := local.Date()
-	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-}
-
-// firstDay returns the first date of the window that the date lies in.
-func firstDay(w Window, date time.Time) time.Time {
-	y, m, d := date.Date()
-	switch w {
-	case Week:
-		d -= (int(date.Weekday()) + 6) % 7
-	case Month:
-		d = 1
-	case Quarter:
-		m, d = (m-1)/3*3+1, 1
-	case Year:
-		m, d = time.January, 1
+	if local.Hour() < hour {
+		d--
 	}
 	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 }
 
+// firstDay returns the first date of the window that the date lies in.
+func firstDay(w Window, a Anchor, date time.Time) time.Time {
+	switch w {
+	case Day:
+		return date
+	case Week:
+		return date.AddDate(0, 0, -(int(date.Weekday())+7-a.weekday())%7)
+	}
+	every, month, _ := a.months(w)
+	n := monthOf(date)
+	n -= ((n-month)%every + every) % every
+	first := a.dayOf(w, n)
+	if date.Before(first) { // the window before, whose last day this month has
+		first = a.dayOf(w, n-every)
+	}
+	return first
+}
+
 // nextFirst returns the first date of the next window.
-func nextFirst(w Window, first time.Time) time.Time {
+func nextFirst(w Window, a Anchor, first time.Time) time.Time {
 	switch w {
 	case Day:
 		return first.AddDate(0, 0, 1)
 	case Week:
 		return first.AddDate(0, 0, 7)
-	case Month:
-		return first.AddDate(0, 1, 0)
-	case Quarter:
-		return first.AddDate(0, 3, 0)
 	}
-	return first.AddDate(1, 0, 0)
+	every, _, _ := a.months(w)
+	return a.dayOf(w, monthOf(first)+every)
 }
 
-func label(w Window, first time.Time) string {
-	switch w {
-	case Day:
+func label(w Window, a Anchor, first time.Time) string {
+	switch {
+	case w == Day && a != 0:
+		return fmt.Sprintf("%s from %02d:00", first.Format("2006-01-02"), a)
+	case w == Day:
 		return first.Format("2006-01-02")
+	case a != 0:
+		return first.Format("from 2006-01-02")
+	}
+	switch w {
 	case Week:
 		y, week := first.ISOWeek()
 		return fmt.Sprintf("%04d-W%02d", y, week)
@@ -150,10 +168,10 @@ func label(w Window, first time.Time) string {
 // farthest is more than any zone has ever been off UTC, in seconds.
 const farthest = 16 * 3600
 
-// dayStart returns the first instant whose local date is the given one or later. time.Date does not: of a midnight that
-// the zone skips or has twice it returns one of two instants, and does not say which.
-func dayStart(loc *time.Location, date time.Time) time.Time {
-	utc := date.Unix()
+// dayStart returns the first instant whose local time is the given hour of the given date or later. time.Date does not:
+// of a midnight that the zone skips or has twice it returns one of two instants, and does not say which.
+func dayStart(loc *time.Location, date time.Time, hour int) time.Time {
+	utc := date.Unix() + int64(hour)*3600
 	from, to := utc-farthest, utc+farthest
 	before, after := offset(loc, from), offset(loc, to)
 	midnight := utc - before

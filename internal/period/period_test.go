@@ -96,37 +96,37 @@ func TestTiles(t *testing.T) {
 				if at.Before(p.Start) || !at.Before(p.End) {
 					t.Fatalf("%s %s: %v is not in %v", name, w, at, p)
 				}
-				tiles(t, w, loc, p, 40)
+				tiles(t, w, 0, loc, p, 40)
 			}
 		}
 	}
 	for _, name := range []string{"Europe/Berlin", "Australia/Lord_Howe"} {
-		tiles(t, Hour, zone(t, name), Of(Hour, zone(t, name), time.Date(2040, 12, 25, 0, 0, 0, 0, time.UTC)), 24*14)
+		tiles(t, Hour, 0, zone(t, name), Of(Hour, zone(t, name), time.Date(2040, 12, 25, 0, 0, 0, 0, time.UTC)), 24*14)
 	}
 	// Straight through every change of the clocks of three hard zones.
-	tiles(t, Hour, zone(t, "Australia/Lord_Howe"), Of(Hour, zone(t, "Australia/Lord_Howe"), time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)), 24*200)
-	tiles(t, Day, zone(t, "America/St_Johns"), Of(Day, zone(t, "America/St_Johns"), time.Date(1985, 1, 1, 0, 0, 0, 0, time.UTC)), 365*30)
-	tiles(t, Hour, zone(t, "America/St_Johns"), Of(Hour, zone(t, "America/St_Johns"), time.Date(2010, 11, 1, 0, 0, 0, 0, time.UTC)), 24*14)
-	tiles(t, Day, zone(t, "Africa/Cairo"), Of(Day, zone(t, "Africa/Cairo"), time.Date(2005, 1, 1, 0, 0, 0, 0, time.UTC)), 365*25)
+	tiles(t, Hour, 0, zone(t, "Australia/Lord_Howe"), Of(Hour, zone(t, "Australia/Lord_Howe"), time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)), 24*200)
+	tiles(t, Day, 0, zone(t, "America/St_Johns"), Of(Day, zone(t, "America/St_Johns"), time.Date(1985, 1, 1, 0, 0, 0, 0, time.UTC)), 365*30)
+	tiles(t, Hour, 0, zone(t, "America/St_Johns"), Of(Hour, zone(t, "America/St_Johns"), time.Date(2010, 11, 1, 0, 0, 0, 0, time.UTC)), 24*14)
+	tiles(t, Day, 0, zone(t, "Africa/Cairo"), Of(Day, zone(t, "Africa/Cairo"), time.Date(2005, 1, 1, 0, 0, 0, 0, time.UTC)), 365*25)
 }
 
-func tiles(t *testing.T, w Window, loc *time.Location, p Period, n int) {
+func tiles(t *testing.T, w Window, a Anchor, loc *time.Location, p Period, n int) {
 	t.Helper()
 	seen := map[string]bool{}
 	for range n {
 		if seen[p.Label] || p.Start.Location() != time.UTC || p.End.Location() != time.UTC || !p.Start.Before(p.End) {
-			t.Fatalf("%s %s: bad period %v", loc, w, p)
+			t.Fatalf("%s %s %d: bad period %v", loc, w, a, p)
 		}
 		seen[p.Label] = true
-		if last := Of(w, loc, p.End.Add(-1)); last != p {
-			t.Fatalf("%s %s: the last instant of %v is in %v", loc, w, p, last)
+		if last := Anchored(w, a, loc, p.End.Add(-1)); last != p {
+			t.Fatalf("%s %s %d: the last instant of %v is in %v", loc, w, a, p, last)
 		}
-		if first := Of(w, loc, p.Start); first != p {
-			t.Fatalf("%s %s: the first instant of %v is in %v", loc, w, p, first)
+		if first := Anchored(w, a, loc, p.Start); first != p {
+			t.Fatalf("%s %s %d: the first instant of %v is in %v", loc, w, a, p, first)
 		}
-		next := Of(w, loc, p.End)
+		next := Anchored(w, a, loc, p.End)
 		if next.Start != p.End {
-			t.Fatalf("%s %s: %v is followed by %v", loc, w, p, next)
+			t.Fatalf("%s %s %d: %v is followed by %v", loc, w, a, p, next)
 		}
 		p = next
 	}

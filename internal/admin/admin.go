@@ -77,6 +77,7 @@ var routes = []route{
 	{"POST", "/v1/keys/revoke", (*Server).revokeKey},
 	{"GET", "/v1/usage", (*Server).usage},
 	{"GET", "/v1/limits", (*Server).limits},
+	{"GET", "/v1/notices", (*Server).notices},
 	{"GET", "/v1/requests/", (*Server).request},
 	{"POST", "/v1/ledger/check", (*Server).check},
 	{"GET", "/metrics", (*Server).metrics},

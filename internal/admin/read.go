@@ -8,12 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"talea/internal/account"
 	"talea/internal/ledger"
 	"talea/internal/quota"
 	"talea/internal/refusal"
 	"talea/internal/usage"
-	"talea/internal/world"
 )
 
 // Status tells how the server is. Counts are since its start.
@@ -87,6 +85,7 @@ func (s *Server) metrics(r *http.Request) (any, error) {
 		{"talea_broken_total", "counter", "Answers that an engine or the gateway broke.", st.Broken},
 		{"talea_client_gone_total", "counter", "Requests whose client went away.", st.ClientGone},
 		{"talea_leaked_input_tokens_total", "counter", "Input tokens above what was held.", st.LeakedInput},
+		{"talea_notices_total", "counter", "Thresholds of limits that were reached.", s.Ledger.Noticed()},
 		{"talea_leaked_output_tokens_total", "counter", "Output tokens above what was held.", st.LeakedOutput},
 	} {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
@@ -127,61 +126,6 @@ func (s *Server) objects(r *http.Request) (any, error) {
 	return list, nil
 }
 
-// Limit is one limit and what stands against it in its running period. Amounts are decimal strings: of the currency for
-// money, else whole numbers.
-type Limit struct {
-	Account   string  `json:"account"`
-	Measure   string  `json:"measure"`
-	Window    string  `json:"window"`
-	Model     string  `json:"model,omitempty"`      // only requests to it count
-	SizeClass string  `json:"size_class,omitempty"` // only requests to models of it count
-	Limit     string  `json:"limit"`
-	Used      string  `json:"used"`
-	Held      string  `json:"held"`
-	InDoubt   string  `json:"in_doubt"`  // held by another node that cannot be asked; there is one node, so "0"
-	ResetsAt  *string `json:"resets_at"` // RFC 3339 in the account's time zone; null for a limit that never does
-	Period    string  `json:"period"`
-	Currency  string  `json:"currency,omitempty"` // of money
-}
-
-// limits shows the limits that a request of an account stands on: its own and those above it, the organisation's first.
-func (s *Server) limits(r *http.Request) (any, error) {
-	q, err := query(r, "account")
-	if err != nil {
-		return nil, err
-	}
-	snap, path := s.World.Current(), account.Path(q.Get("account"))
-	a := snap.Account(path)
-	if a == nil {
-		return nil, unknownAccount(snap, path)
-	}
-	list := []Limit{}
-	for _, st := range s.Ledger.Standings(a.Chain[0].ID, a.IDs) {
-		list = append(list, limitOf(&st, a))
-	}
-	return list, nil
-}
-
-func limitOf(st *ledger.Standing, a *world.Account) Limit {
-	lim, m := &st.Limit, st.Limit.Measure
-	out := Limit{
-		Account: string(lim.Path), Measure: m.String(), Window: lim.Window.String(), Model: lim.Model, SizeClass: lim.SizeClass,
-		Limit: m.Format(lim.Amount), Used: m.Format(st.Used), Held: m.Format(st.Held), InDoubt: "0", Period: st.Period.Label,
-	}
-	if m == quota.Money {
-		out.Currency = a.Currency
-	}
-	if !st.Period.End.IsZero() {
-		zone, err := time.LoadLocation(lim.Zone)
-		if err != nil {
-			zone = time.UTC
-		}
-		resets := st.Period.End.In(zone).Format(time.RFC3339)
-		out.ResetsAt = &resets
-	}
-	return out
-}
-
 // TouchedLimit is one limit that a request stood on.
 type TouchedLimit struct {
 	Account   string `json:"account"`
@@ -189,6 +133,8 @@ type TouchedLimit struct {
 	Window    string `json:"window"`
 	Model     string `json:"model,omitempty"`
 	SizeClass string `json:"size_class,omitempty"`
+	Tier      string `json:"service_tier,omitempty"`
+	Key       string `json:"key,omitempty"`
 	Period    string `json:"period"`
 	Held      string `json:"held"`  // by this request
 	Limit     string `json:"limit"` // as it is now
@@ -219,7 +165,7 @@ func (s *Server) request(r *http.Request) (any, error) {
 		m := t.Limit.Measure
 		out := TouchedLimit{
 			Account: string(t.Limit.Path), Measure: m.String(), Window: t.Limit.Window.String(), Model: t.Limit.Model, SizeClass: t.Limit.SizeClass,
-			Period: t.Period.Label, Held: m.Format(t.Held), Limit: m.Format(t.Limit.Amount),
+			Tier: t.Limit.Tier, Key: t.Limit.Key, Period: t.Period.Label, Held: m.Format(t.Held), Limit: m.Format(t.Limit.Amount),
 		}
 		if m == quota.Money {
 			out.Currency = rec.Subject.Currency

@@ -153,6 +153,9 @@ func (s *server) openLedger(context.Context) error {
 		OnDisk:    s.onDisk,
 		Witness:   witness,
 		Rollback:  accepted,
+		OnNotice: func(n ledger.Notice) {
+			s.Log.Warn("a limit has come to one of its thresholds", "notice", n.String(), "account", string(n.Limit.Path), "key", n.Limit.Key)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)

@@ -43,8 +43,9 @@ type Model struct {
 	ServedAs               string   `json:"served_as,omitempty"` // what the engines call it; Name unless said
 	Engines                []string `json:"engines"`             // names, in order of preference
 	Parameters             int64    `json:"parameters,omitempty"`
-	ActiveParameters       int64    `json:"active_parameters,omitempty"` // of a mixture of experts
-	SizeClass              string   `json:"size_class,omitempty"`        // by Parameters unless said
+	ActiveParameters       int64    `json:"active_parameters,omitempty"`  // of a mixture of experts
+	KVBytesPerToken        int64    `json:"kv_bytes_per_token,omitempty"` // of the attention's memory; 0 leaves it out of the work
+	SizeClass              string   `json:"size_class,omitempty"`         // by Parameters unless said
 	ContextTokens          int64    `json:"context_tokens"`
 	MaxOutputTokens        int64    `json:"max_output_tokens,omitempty"`         // of one choice; ContextTokens unless said
 	DefaultMaxOutputTokens int64    `json:"default_max_output_tokens,omitempty"` // where a request says nothing; MaxOutputTokens unless said
@@ -145,7 +146,7 @@ func (m *Model) check() error {
 		name         string
 		value, limit int64
 	}{
-		{"parameters", m.Parameters, usage.MaxCount}, {"active_parameters", m.ActiveParameters, usage.MaxCount},
+		{"parameters", m.Parameters, usage.MaxCount}, {"active_parameters", m.ActiveParameters, usage.MaxCount}, {"kv_bytes_per_token", m.KVBytesPerToken, maxTokens},
 		{"tokens_per_byte", m.InputFactorPPM, 100 * million}, {"message_tokens", m.MessageTokens, maxTokens},
 		{"template_tokens", m.TemplateTokens, maxTokens}, {"image_tokens", m.ImageTokens, maxTokens},
 		{"audio_tokens", m.AudioTokens, maxTokens}, {"max_output_tokens", m.MaxOutputTokens, maxTokens},

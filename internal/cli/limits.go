@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,8 +44,9 @@ func limitTable(limits []admin.Limit, now time.Time) *table {
 	t := &table{columns: []column{
 		{"account", "account", text}, {"measure", "", hidden}, {"window", "", hidden}, {"model", "", hidden}, {"size_class", "", hidden},
 		{"limit", "", hidden}, {"used", "", hidden}, {"held", "", hidden}, {"in_doubt", "", hidden}, {"resets_at", "", hidden},
-		{"period", "", hidden}, {"currency", "", hidden},
-		{"", "limit", right}, {"", "used", right}, {"", "held", right}, {"", "left", right}, {"", "", text}, {"", "period", text}, {"", "resets", text},
+		{"period", "", hidden}, {"currency", "", hidden}, {"service_tier", "", hidden}, {"key", "", hidden}, {"anchor", "", hidden},
+		{"action", "", hidden}, {"over_limit_by", "", hidden}, {"over_cause", "", hidden},
+		{"", "limit", right}, {"", "used", right}, {"", "held", right}, {"", "left", right}, {"", "", text}, {"", "period", text}, {"", "resets", text}, {"", "", text},
 	}}
 	for i := range limits {
 		l := &limits[i]
@@ -54,14 +57,45 @@ func limitTable(limits []admin.Limit, now time.Time) *table {
 				resets = until(at, now)
 			}
 		}
+		over := admin.Over{}
+		if l.Over != nil {
+			over = *l.Over
+		}
 		t.add(l.Account, l.Measure, l.Window, l.Model, l.SizeClass, l.Limit, l.Used, l.Held, l.InDoubt, resetsAt, l.Period, l.Currency,
-			quantity(l.Limit, l)+per(l.Window)+narrowing(l.Model, l.SizeClass), quantity(l.Used, l), quantity(l.Held, l), left(l), gauge(l), l.Period, resets)
+			l.Tier, l.Key, l.Anchor, cmp.Or(l.Action, "block"), over.Amount, over.Cause,
+			quantity(l.Limit, l)+per(l.Window)+narrowing(l.Model, l.SizeClass, l.Tier, l.Key), quantity(l.Used, l), quantity(l.Held, l), left(l), gauge(l), l.Period, resets, remarks(l))
 	}
 	return t
 }
 
+// remarks says what is special about a limit and its state: what it does if it does not block, and the highest threshold
+// that what is used has come to.
+func remarks(l *admin.Limit) string {
+	var said []string
+	switch {
+	case l.Action == "alert":
+		said = append(said, "alerts only")
+	case l.DegradeTo != "":
+		said = append(said, "degrades to "+l.DegradeTo)
+	}
+	if l.Over != nil {
+		over := quantity(l.Over.Amount, l) + " over"
+		if l.Over.Cause == "lowered" {
+			over += ": it was lowered"
+		}
+		said = append(said, over)
+	}
+	for _, alert := range slices.Backward(l.Alerts) {
+		if alert.Since != nil {
+			said = append(said, "alert at "+alert.At)
+			break
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
 // units are the measures as people say them behind a number.
-var units = map[string]string{"input_tokens": "input tokens", "output_tokens": "output tokens", "tokens": "tokens", "requests": "requests"}
+var units = map[string]string{"input_tokens": "input tokens", "output_tokens": "output tokens", "tokens": "tokens", "requests": "requests", "work_ms": "ms of work", "gpu_seconds": "GPU seconds"}
 
 // quantity writes an amount of a limit's measure with its unit.
 func quantity(amount string, l *admin.Limit) string {
@@ -69,8 +103,11 @@ func quantity(amount string, l *admin.Limit) string {
 }
 
 func withUnit(amount, measure, currency string) string {
-	if measure == "money" {
+	switch measure {
+	case "money":
 		return sum.show(amount, decimals([][]string{{amount}}, 0)) + " " + currency
+	case "gpu_seconds":
+		return amount + " " + units[measure]
 	}
 	return count.show(amount, 0) + " " + units[measure]
 }
@@ -85,13 +122,19 @@ func per(window string) string {
 	return " a " + window
 }
 
-func narrowing(model, sizeClass string) string {
+func narrowing(model, sizeClass, tier, key string) string {
 	out := ""
 	if model != "" {
 		out += " of " + model
 	}
 	if sizeClass != "" {
 		out += " of " + sizeClass + " models"
+	}
+	if tier != "" {
+		out += " in tier " + tier
+	}
+	if key != "" {
+		out += " with " + key
 	}
 	return out
 }
@@ -113,7 +156,7 @@ func left(l *admin.Limit) string {
 		return "nothing"
 	}
 	places := 0
-	if l.Measure == "money" {
+	if l.Measure == "money" || l.Measure == "gpu_seconds" {
 		places = 15
 	}
 	text := rest.FloatString(places) // exact: no amount has more decimals

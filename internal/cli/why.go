@@ -152,7 +152,7 @@ func (p *Program) printRecord(r *request) error {
 	fmt.Fprintln(p.Stdout, "\nLimits it stood on")
 	t := &table{columns: []column{{"", "account", text}, {"", "limit", right}, {"", "period", text}, {"", "held for it", right}}}
 	for _, l := range r.Limits {
-		t.add(l.Account, withUnit(l.Limit, l.Measure, l.Currency)+per(l.Window)+narrowing(l.Model, l.SizeClass), l.Period, withUnit(l.Held, l.Measure, l.Currency))
+		t.add(l.Account, withUnit(l.Limit, l.Measure, l.Currency)+per(l.Window)+narrowing(l.Model, l.SizeClass, l.Tier, l.Key), l.Period, withUnit(l.Held, l.Measure, l.Currency))
 	}
 	return t.print(p.Stdout)
 }

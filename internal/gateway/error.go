@@ -187,6 +187,8 @@ func unitOf(m quota.Measure, currency string) string {
 		return "output tokens"
 	case quota.RequestCount:
 		return "requests"
+	case quota.WorkMS:
+		return "ms of work"
 	}
 	return "tokens"
 }
@@ -209,7 +211,7 @@ func (x *exchange) affordable(s *ledger.Short) int64 {
 		if err != nil {
 			return false
 		}
-		return quota.Need{Money: cost, Bounds: bounds}.Of(s.Limit.Measure).Cmp(left) <= 0
+		return quota.Need{Money: cost, Bounds: bounds, Work: x.offer.Subject.Work}.Of(s.Limit.Measure).Cmp(left) <= 0
 	}
 	low, high := int64(0), x.bounds.Output // fits(low) or low is 0
 	for low < high {

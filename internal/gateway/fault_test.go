@@ -203,7 +203,7 @@ func TestEngineSeesOurBound(t *testing.T) {
 		has, lacks []string
 	}{
 		{"no bound", ``, []string{`"max_tokens":1000`}, []string{`"stream"`}},
-		{"smaller of two", `,"max_tokens":50,"max_completion_tokens":70`, []string{`"max_tokens":50`}, []string{"70", "max_completion"}},
+		{"smaller of two", `,"max_tokens":50,"max_completion_tokens":70`, []string{`"max_tokens":50`}, []string{":70", "max_completion"}},
 		{"above the model's", `,"max_tokens":100000`, []string{`"max_tokens":4096`}, []string{"100000"}},
 		{"null", `,"max_tokens":null`, []string{`"max_tokens":1000`}, []string{"null"}},
 		{"zero is one", `,"max_tokens":0`, []string{`"max_tokens":1`}, nil},

@@ -124,7 +124,10 @@ type auditOrg struct {
 	usage    map[auditKey]*auditUsage
 	open     map[int64]*auditHold // by request
 	keys     map[string]auditRepeat
-	headed   bool // its head was compared
+	noticed  map[auditNotice]bool
+	due      []auditNotice // what must be noticed before anything else is written
+	cause    int64         // the request that made it due, 0 for a limit that was changed
+	headed   bool          // its head was compared
 
 	steps      int64            // of prices: in the operator's log only
 	stepsUntil map[string]int64 // by book, when its newest step ends
@@ -148,7 +151,7 @@ type auditUsage struct {
 func newAuditOrg(id account.ID) *auditOrg {
 	return &auditOrg{
 		id: id, limitsOf: map[int64][]*auditLimit{}, balances: map[auditKey]*auditBalance{},
-		usage: map[auditKey]*auditUsage{}, open: map[int64]*auditHold{}, keys: map[string]auditRepeat{},
+		usage: map[auditKey]*auditUsage{}, open: map[int64]*auditHold{}, keys: map[string]auditRepeat{}, noticed: map[auditNotice]bool{},
 	}
 }
 
@@ -240,10 +243,20 @@ func (a *auditor) place(o *auditOrg, h *auditHeader, row *EntryRow) error {
 	} else if h.epoch == a.newest {
 		a.newestAt = max(a.newestAt, h.at)
 	}
-	if h.kind == auditSettleKind || h.kind == auditVoidKind {
+	switch h.kind {
+	case auditNoticeKind:
 		return nil
+	case auditSettleKind, auditVoidKind:
+	default:
+		if err := o.resolved(h.epoch); err != nil {
+			return err
+		}
 	}
-	return o.resolved(h.epoch)
+	if len(o.due) > 0 {
+		return differ("limit %d has come to %s in period %d, and no notice says so", o.due[0].limit, o.due[0].at, o.due[0].period)
+	}
+	o.cause = h.request
+	return nil
 }
 
 // resolved checks that no hold of an epoch before this one is open.
@@ -272,7 +285,7 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 	case auditRowKind:
 		return o.row(r)
 	case auditLimitKind:
-		return o.limit(r)
+		return o.limit(h, r)
 	case auditPeriodKind:
 		return o.period(h, r)
 	case auditStepKind:
@@ -280,6 +293,8 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 	case auditOverrideKind:
 		a.report.Overrides++
 		return r.override()
+	case auditNoticeKind:
+		return o.notice(r)
 	case auditHoldKind:
 		return a.hold(o, h, r)
 	case auditExtendKind:

@@ -18,6 +18,7 @@ const (
 	auditPeriodKind     = 4
 	auditStepKind       = 5
 	auditOverrideKind   = 6
+	auditNoticeKind     = 7
 	auditHoldKind       = 16
 	auditExtendKind     = 17
 	auditCheckpointKind = 18
@@ -26,6 +27,7 @@ const (
 
 	auditMeters  = 10
 	auditRequest = 8 // the meter of requests
+	auditWork    = 9 // and that of work
 	auditWindows = 7
 	auditTotal   = 7 // the window without an end
 	auditMaxN    = 1_000_000_000_000_000
@@ -35,10 +37,18 @@ const (
 	auditByOutput   = 2
 	auditByTokens   = 3
 	auditByRequests = 4
+	auditByWork     = 5
+	auditByGPU      = 6
+
+	auditBlock     = 0
+	auditAlertOnly = 1
+	auditDegrade   = 2
+	auditActions   = 3
 )
 
 var auditKindNames = map[byte]string{
-	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditOverrideKind: "override", auditHoldKind: "hold",
+	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditOverrideKind: "override",
+	auditNoticeKind: "notice", auditHoldKind: "hold",
 	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
 }
 
@@ -249,8 +259,9 @@ func (h *auditHeader) say() string {
 
 // auditSubject is what the rules need of a subject.
 type auditSubject struct {
-	path             []int64 // organisation first
-	model, sizeClass string
+	path                  []int64 // organisation first
+	key, model, sizeClass string
+	work                  [4]int64 // picoseconds: fixed, for an input token, for an output token, for a pair
 }
 
 func (o *auditOrg) subject(r *auditReader) error {
@@ -259,10 +270,15 @@ func (o *auditOrg) subject(r *auditReader) error {
 		s.path = append(s.path, r.whole())
 	}
 	label := r.text()
-	r.texts(8) // billing account, key, seller, contract, currency, price book, book version, model asked
+	r.text() // billing account
+	s.key = r.text()
+	r.texts(6) // seller, contract, currency, price book, book version, model asked
 	s.model = r.text()
 	r.texts(3) // model revision, quantisation, tokenizer
 	s.sizeClass = r.text()
+	for i := range s.work {
+		s.work[i] = r.whole()
+	}
 	r.texts(int(2 * r.list()))
 	if err := r.failed(); err != nil {
 		return err
@@ -302,100 +318,6 @@ func (o *auditOrg) row(r *auditReader) error {
 		return differ("price row %d comes after price row %d", number, len(o.rows))
 	}
 	o.rows = append(o.rows, row)
-	return nil
-}
-
-// auditLimit is a limit as the log has it so far.
-type auditLimit struct {
-	auditLimitKey
-	removed bool
-	zone    string
-	amount  *big.Int
-	label   string
-	seen    int64 // the newest hold that stands on it, by sequence
-}
-
-// auditLimitKey is what makes a limit the same limit.
-type auditLimitKey struct {
-	account          int64
-	measure, window  byte
-	model, sizeClass string
-}
-
-var auditMeasureNames = [...]string{"money", "input tokens", "output tokens", "tokens", "requests"}
-var auditWindowNames = [...]string{"", "hour", "day", "week", "month", "quarter", "year", "in total"}
-
-func (l *auditLimit) say() string {
-	return fmt.Sprintf("the limit of %s on %s per %s", l.label, auditMeasureNames[l.measure], auditWindowNames[l.window])
-}
-
-func (o *auditOrg) limit(r *auditReader) error {
-	number, l := r.whole(), &auditLimit{}
-	l.removed, l.account = r.flag(), r.whole()
-	l.measure = r.below(byte(len(auditMeasureNames)), "measure")
-	l.window = r.below(auditWindows+1, "window")
-	l.label, l.zone, l.model, l.sizeClass = r.text(), r.text(), r.text(), r.text()
-	l.amount = r.natural("an amount")
-	if err := r.failed(); err != nil {
-		return err
-	}
-	o.learnName(l.label)
-	switch {
-	case l.account == 0 || l.window == 0 || l.zone == "":
-		return differ("it has no account, window or time zone")
-	case number > 0 && number <= int64(len(o.limits)):
-		old := o.limits[number-1]
-		if old.auditLimitKey != l.auditLimitKey {
-			return differ("limit %d was another one before: %s", number, old.say())
-		}
-		old.removed, old.zone, old.amount, old.label = l.removed, l.zone, l.amount, l.label
-		return nil
-	case number != int64(len(o.limits))+1:
-		return differ("limit %d comes after limit %d", number, len(o.limits))
-	}
-	for _, other := range o.limitsOf[l.account] {
-		if other.auditLimitKey == l.auditLimitKey {
-			return differ("it is a second limit of the same account, measure, window and narrowing")
-		}
-	}
-	o.limits = append(o.limits, l)
-	o.limitsOf[l.account] = append(o.limitsOf[l.account], l)
-	return nil
-}
-
-// auditPeriod is a period; without an end for the window total.
-type auditPeriod struct {
-	window     byte
-	zone       string
-	start, end int64 // Unix microseconds
-}
-
-func (p *auditPeriod) contains(at int64) bool {
-	return p.window == auditTotal || p.start <= at && at < p.end
-}
-
-func (o *auditOrg) period(h *auditHeader, r *auditReader) error {
-	number, p := r.whole(), &auditPeriod{}
-	p.window, p.zone = r.below(auditWindows+1, "window"), r.text()
-	r.text()
-	p.start, p.end = r.signed(), r.signed()
-	if err := r.failed(); err != nil {
-		return err
-	}
-	switch {
-	case number != int64(len(o.periods))+1:
-		return differ("period %d comes after period %d", number, len(o.periods))
-	case p.window == 0 || (p.window == auditTotal) != (p.end == 0):
-		return differ("a period of window %d that ends at %d", p.window, p.end)
-	case !p.contains(h.at):
-		return differ("it does not contain the time at which it was needed")
-	}
-	for i, other := range o.periods {
-		if other.window == p.window && other.zone == p.zone && (p.window == auditTotal || other.start < p.end && p.start < other.end) {
-			return differ("it overlaps period %d of the same window and zone", i+1)
-		}
-	}
-	o.periods = append(o.periods, p)
 	return nil
 }
 

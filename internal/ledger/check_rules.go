@@ -34,7 +34,9 @@ const (
 type auditHold struct {
 	request, seq, epoch, at int64
 	subject                 int64
+	of                      *auditSubject
 	row                     *auditRow
+	tier                    string
 	onDisconnect, onFault   byte
 	bounds                  auditBounds
 	money                   *big.Int
@@ -84,6 +86,10 @@ func (h *auditHold) need(measure byte) *big.Int {
 			sum = min(sum, h.bounds.joint)
 		}
 		return big.NewInt(sum)
+	case auditByWork:
+		return h.of.mostWork(h.bounds)
+	case auditByGPU:
+		return new(big.Int)
 	}
 	return big.NewInt(1)
 }
@@ -114,10 +120,12 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 	r.flag() // stream
 	r.text() // principal
 	h.key = r.text()
-	r.texts(4) // body hash, run id, tier asked, effort
-	r.whole()  // retry of
-	r.whole()  // SDK retry
-	r.whole()  // thinking tokens
+	r.texts(2) // body hash, run id
+	h.tier = r.text()
+	r.text()  // effort
+	r.whole() // retry of
+	r.whole() // SDK retry
+	r.whole() // thinking tokens
 	h.onDisconnect, h.onFault = r.below(auditTariffs, "tariff rule"), r.below(auditTariffs, "tariff rule")
 	h.bounds, h.money, h.touched = r.bounds(), r.natural("the money held"), r.touched()
 	if err := r.failed(); err != nil {
@@ -134,6 +142,7 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 	if err != nil {
 		return err
 	}
+	h.of = s
 	if h.row, err = number(o.rows, rowNumber, "price row"); err != nil {
 		return err
 	}
@@ -164,10 +173,10 @@ func (o *auditOrg) stand(h *auditHold, s *auditSubject, t *auditTouch) error {
 		return differ("it stands twice on %s", lim.say())
 	case lim.removed:
 		return differ("it stands on %s, which was not in force", lim.say())
-	case !lim.covers(s):
+	case !lim.covers(s, h.tier):
 		return differ("it stands on %s, which does not cover the model", lim.say())
-	case p.window != lim.window || p.zone != lim.zone:
-		return differ("it stands on %s in a period of another window or zone", lim.say())
+	case !p.of(lim):
+		return differ("it stands on %s in a period of another window, anchor or zone", lim.say())
 	case !p.contains(h.at):
 		return differ("it stands on %s in a period that does not contain its time", lim.say())
 	case t.held.Cmp(h.need(lim.measure)) != 0:
@@ -180,15 +189,19 @@ func (o *auditOrg) stand(h *auditHold, s *auditSubject, t *auditTouch) error {
 // grant holds more of a limit, if there was room.
 func (b *auditBalance) grant(lim *auditLimit, asked *big.Int) error {
 	sum := new(big.Int).Add(&b.used, &b.held)
-	if sum.Add(sum, asked).Cmp(lim.amount) > 0 {
+	if sum.Add(sum, asked).Cmp(lim.amount) > 0 && lim.action != auditAlertOnly {
 		return differ("granted beyond %s: %v used + %v held + %v asked > %v", lim.say(), &b.used, &b.held, asked, lim.amount)
 	}
 	b.held.Add(&b.held, asked)
 	return nil
 }
 
-func (l *auditLimit) covers(s *auditSubject) bool {
-	return (l.model == "" || l.model == s.model) && (l.sizeClass == "" || l.sizeClass == s.sizeClass)
+func (l *auditLimit) covers(s *auditSubject, tier string) bool {
+	if tier == "" || tier == "auto" || tier == "default" {
+		tier = "standard"
+	}
+	return (l.key == "" || l.key == s.key) && (l.model == "" || l.model == s.model) &&
+		(l.sizeClass == "" || l.sizeClass == s.sizeClass) && (l.tier == "" || l.tier == tier)
 }
 
 // standsOnAll checks that a hold stands on every limit in force on its path, and on no other.
@@ -196,7 +209,7 @@ func (o *auditOrg) standsOnAll(h *auditHold, s *auditSubject) error {
 	limits := 0
 	for _, node := range s.path {
 		for _, lim := range o.limitsOf[node] {
-			if lim.removed || !lim.covers(s) {
+			if lim.removed || !lim.covers(s, h.tier) {
 				continue
 			}
 			if lim.seen != h.seq {

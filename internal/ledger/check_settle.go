@@ -6,6 +6,7 @@ import "math/big"
 type auditResult struct {
 	source, outcome byte
 	flags           int64
+	gpus            int64
 	delivered       int64
 	metered, billed auditCounts
 	lines           []auditLine
@@ -25,7 +26,8 @@ func (r *auditReader) result() (x auditResult) {
 	x.source, x.outcome = r.below(auditSources, "usage source"), r.below(auditOutcomes, "outcome")
 	r.below(auditParties, "party at fault")
 	x.flags = r.whole()
-	for range 6 { // GPU count, queue, prefill, decode, first, total
+	x.gpus = r.whole()
+	for range 5 { // queue, prefill, decode, first, total
 		r.whole()
 	}
 	x.delivered = r.whole()
@@ -113,14 +115,16 @@ func (h *auditHold) tariff(x *auditResult, void bool) error {
 		return differ("by tariff rule %d something is owed: %v; it was settled as owing: %v", rule, owed, !void)
 	case void:
 		return nil
-	case x.billed.n[auditRequest] != 1 || x.billed.mask != x.metered.mask|1<<auditRequest:
+	case x.billed.n[auditRequest] != 1 || x.billed.mask|1<<auditWork != x.metered.mask|1<<auditRequest|1<<auditWork:
 		return differ("its billed meters are not those that were metered, and one request")
+	case x.billed.n[auditWork] != h.of.workOf(&x.billed) || h.of.sized() != (x.billed.mask>>auditWork&1 == 1):
+		return differ("its work is said to be %d ms; right is %d", x.billed.n[auditWork], h.of.workOf(&x.billed))
 	case rule == auditDelivered && x.billed.output() > x.delivered:
 		return differ("%d output tokens are billed, but %d were delivered", x.billed.output(), x.delivered)
 	}
 	x.byDelivery = rule == auditDelivered
 	for m := range x.billed.n {
-		if m != auditRequest && x.billed.n[m] > x.metered.n[m] {
+		if m != auditRequest && m != auditWork && x.billed.n[m] > x.metered.n[m] {
 			return differ("of meter %d, %d are billed, but %d were metered", m, x.billed.n[m], x.metered.n[m])
 		}
 	}
@@ -160,7 +164,7 @@ func (h *auditHold) allOfIt(x *auditResult) error {
 		}
 	}
 	for m := byte(5); m < auditMeters; m++ {
-		if m != auditRequest && x.billed.n[m] != x.metered.n[m] {
+		if m != auditRequest && m != auditWork && x.billed.n[m] != x.metered.n[m] {
 			return differ("of meter %d, %d were metered and %d are billed", m, x.metered.n[m], x.billed.n[m])
 		}
 	}
@@ -181,7 +185,7 @@ func (h *auditHold) rated(x *auditResult) error {
 	sum, lines := new(big.Int), x.lines
 	for m := range byte(auditMeters) {
 		n, price := x.billed.n[m], h.row.price[m]
-		if n == 0 || price == nil && m == auditRequest {
+		if n == 0 || price == nil && (m == auditRequest || m == auditWork) {
 			continue
 		}
 		if price == nil {
@@ -225,11 +229,12 @@ func (o *auditOrg) post(h *auditHold, x *auditResult) error {
 		t := &h.touched[i]
 		lim, b := o.limits[t.limit-1], o.balance(t)
 		spent := x.spent(lim.measure)
-		if spent.Cmp(t.held) > 0 {
+		if spent.Cmp(t.held) > 0 && lim.measure != auditByGPU {
 			return differ("it uses %v of %s, but held %v", spent, lim.say(), t.held)
 		}
 		b.held.Sub(&b.held, t.held)
 		b.used.Add(&b.used, spent)
+		o.reached(lim, t.period)
 	}
 	return nil
 }
@@ -244,6 +249,14 @@ func (x *auditResult) spent(measure byte) *big.Int {
 		return big.NewInt(x.billed.output())
 	case auditByTokens:
 		return big.NewInt(x.billed.input() + x.billed.output())
+	case auditByWork:
+		return big.NewInt(x.billed.n[auditWork])
+	case auditByGPU: // femto-seconds
+		ms := new(big.Int).Mul(big.NewInt(x.billed.n[auditWork]), big.NewInt(max(x.gpus, 1)))
+		if ms.Cmp(big.NewInt(auditMaxN)) > 0 {
+			ms.SetInt64(auditMaxN)
+		}
+		return ms.Mul(ms, big.NewInt(1_000_000_000_000))
 	}
 	if x.billed.mask == 0 {
 		return new(big.Int)

@@ -289,7 +289,7 @@ func TestCheckFinds(t *testing.T) {
 		{"which was not in force", func(s *script) { s.limits[1].removed = true }},
 		{"which does not cover the model", func(s *script) { s.hold.touched = append(s.hold.touched, stand(3, 2, 1400)) }},
 		{"period that does not contain its time", func(s *script) { s.hold.touched[0] = stand(1, 1, 2000) }},
-		{"period of another window or zone", func(s *script) { s.spans[1].zone = "Europe/Berlin" }},
+		{"period of another window, anchor or zone", func(s *script) { s.spans[1].zone = "Europe/Berlin" }},
 		{"it holds 1500 of", func(s *script) { s.hold.touched[1] = stand(2, 2, 1500) }},
 		{"it holds 1999 of", func(s *script) { s.hold.touched[0] = stand(1, 2, 1999) }},
 		{"the money held is negative", func(s *script) { s.hold.Record.Hold = money.Units(-1) }},

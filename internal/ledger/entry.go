@@ -25,6 +25,7 @@ const (
 	KindPeriod     Kind = 4 // a budget period, compiled to UTC
 	KindStep       Kind = 5 // a step of a price that follows the load; in the operator's log
 	KindOverride   Kind = 6 // what a start let pass, since it was told to
+	KindNotice     Kind = 7 // a threshold of a limit that was reached
 	KindHold       Kind = 16
 	KindExtend     Kind = 17
 	KindCheckpoint Kind = 18
@@ -121,6 +122,9 @@ func appendSubject(b []byte, s *usage.Subject, chain []account.ID) []byte {
 		s.ModelAsked, s.Model, s.ModelRevision, s.Quantisation, s.Tokenizer, s.SizeClass} {
 		b = appendString(b, text)
 	}
+	for _, n := range [...]int64{s.Work.Fixed, s.Work.Input, s.Work.Output, s.Work.Context} {
+		b = appendUint(b, n)
+	}
 	b = binary.AppendUvarint(b, uint64(len(s.Labels)))
 	for _, label := range s.Labels {
 		b = appendString(appendString(b, label.Name), label.Value)
@@ -138,6 +142,7 @@ func readSubject(d *decoder, org account.ID) *usage.Subject {
 		&s.ModelAsked, &s.Model, &s.ModelRevision, &s.Quantisation, &s.Tokenizer, &s.SizeClass} {
 		*text = d.text()
 	}
+	s.Work = usage.Work{Fixed: d.uint(), Input: d.uint(), Output: d.uint(), Context: d.uint()}
 	for range d.count() {
 		s.Labels = append(s.Labels, usage.Label{Name: d.text(), Value: d.text()})
 	}
@@ -182,24 +187,33 @@ func appendLimit(b []byte, lim *limit) []byte {
 	b = binary.AppendUvarint(b, uint64(lim.num))
 	b = appendBool(b, lim.removed)
 	b = binary.AppendUvarint(b, uint64(lim.Account))
-	b = append(b, byte(lim.Measure), byte(lim.Window))
-	for _, text := range []string{string(lim.Path), lim.Zone, lim.Model, lim.SizeClass} {
+	b = append(b, byte(lim.Measure), byte(lim.Window), byte(lim.Action))
+	b = appendUint(b, int64(lim.Anchor))
+	for _, text := range []string{string(lim.Path), lim.Zone, lim.Key, lim.Model, lim.SizeClass, lim.Tier, lim.DegradeTo} {
 		b = appendString(b, text)
 	}
-	return appendAmount(b, lim.Amount)
+	b = appendUint(appendAmount(b, lim.Amount), int64(len(lim.Alerts)))
+	for _, alert := range lim.Alerts {
+		b = appendAmount(appendUint(b, alert.Percent), alert.At)
+	}
+	return b
 }
 
 func readLimit(d *decoder, org account.ID) (num int64, removed bool, q quota.Limit) {
 	num, removed = d.uint(), d.bool()
-	q = quota.Limit{Org: org, Account: account.ID(d.uint()), Measure: quota.Measure(d.byte()), Window: period.Window(d.byte())}
-	q.Path, q.Zone, q.Model, q.SizeClass = account.Path(d.text()), d.text(), d.text(), d.text()
+	q = quota.Limit{Org: org, Account: account.ID(d.uint()), Measure: quota.Measure(d.byte()), Window: period.Window(d.byte()), Action: quota.Action(d.byte())}
+	q.Anchor = period.Anchor(d.uint())
+	q.Path, q.Zone, q.Key, q.Model, q.SizeClass, q.Tier, q.DegradeTo = account.Path(d.text()), d.text(), d.text(), d.text(), d.text(), d.text(), d.text()
 	q.Amount = d.amount()
+	for range d.count() {
+		q.Alerts = append(q.Alerts, quota.Alert{Percent: d.uint(), At: d.amount()})
+	}
 	return num, removed, q
 }
 
 func appendPeriod(b []byte, p *span) []byte {
 	b = binary.AppendUvarint(b, uint64(p.num))
-	b = append(b, byte(p.window))
+	b = appendUint(append(b, byte(p.window)), int64(p.anchor))
 	b = appendString(appendString(b, p.zone), p.Label)
 	b = binary.AppendVarint(b, p.Start.UnixMicro())
 	if p.End.IsZero() {
@@ -209,12 +223,18 @@ func appendPeriod(b []byte, p *span) []byte {
 }
 
 func readPeriod(d *decoder) *span {
-	p := &span{num: d.uint(), window: period.Window(d.byte()), zone: d.text()}
+	p := &span{num: d.uint(), window: period.Window(d.byte()), anchor: period.Anchor(d.uint()), zone: d.text()}
 	p.Label, p.Start = d.text(), d.time()
 	if end := d.int(); end != 0 {
 		p.End = time.UnixMicro(end).UTC()
 	}
 	return p
+}
+
+func appendNotice(b []byte, lim, per int64, n *Notice) []byte {
+	b = appendUint(appendUint(appendUint(b, lim), per), n.Alert.Percent)
+	b = appendAmount(appendAmount(b, n.Alert.At), n.Used)
+	return appendUint(b, int64(n.Request))
 }
 
 func appendHold(b []byte, h *Hold) []byte {

@@ -57,8 +57,8 @@ func (l *Ledger) lengthen(x *longer, t turn) (*Short, error) {
 	if h.Status != usage.Held {
 		return nil, fmt.Errorf("hold %d is %s: it cannot be extended", h.ID, h.Status)
 	}
-	was := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds}
-	will := quota.Need{Money: h.Record.Hold.Add(x.cost), Bounds: extended(h.Bounds, x.more)}
+	was := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds, Work: h.Subject.Work}
+	will := quota.Need{Money: h.Record.Hold.Add(x.cost), Bounds: extended(h.Bounds, x.more), Work: h.Subject.Work}
 	added := make([]touch, len(h.touched))
 	var short *Short
 	for i := range h.touched {
@@ -71,7 +71,7 @@ func (l *Ledger) lengthen(x *longer, t turn) (*Short, error) {
 		// What the request holds itself is not in its own way: for what it asks more, it is as good as used.
 		own := h.touched[i].held
 		taken := quota.Balance{Used: b.Used.Add(own), Held: b.Held.Sub(own)}
-		v := quota.Judge(b.limit.Amount, taken, added[i].held)
+		v := b.limit.Judge(taken, added[i].held)
 		if v == quota.Fits && t == noTurn && len(b.waiters) > 0 && b.waiters[0].before(false, h.ID) {
 			v = quota.Contended
 		}
@@ -129,7 +129,8 @@ func (h *Hold) expect(output int64) {
 	if err != nil {
 		return // what cannot be priced cannot be asked for
 	}
-	was, will := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds}, quota.Need{Money: most, Bounds: bounds}
+	was := quota.Need{Money: h.Record.Hold, Bounds: h.Bounds, Work: h.Subject.Work}
+	will := quota.Need{Money: most, Bounds: bounds, Work: h.Subject.Work}
 	h.expected = &expected{output, make([]amount, len(h.touched))}
 	for i := range h.touched {
 		b := h.touched[i].balance

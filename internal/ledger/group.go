@@ -20,6 +20,7 @@ type group struct {
 	orgs     []*org
 	balances []*balance
 	usage    map[usageKey]int // index into Batch.Usage
+	notices  []Notice
 	done     chan struct{}
 	err      error // valid once done is closed
 }
@@ -144,6 +145,13 @@ func (l *Ledger) commit() int {
 	l.inTime()
 	l.mu.Unlock()
 	close(g.done)
+	if failed == nil && len(g.notices) > 0 && l.opt.OnNotice != nil {
+		go func() {
+			for _, n := range g.notices {
+				l.opt.OnNotice(n)
+			}
+		}()
+	}
 	return len(g.Entries) + len(g.Objects) + len(g.Refusals)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"talea/internal/account"
@@ -39,7 +40,9 @@ type Less struct {
 	AtOnce  bool  // where running requests are in the way it takes less, rather than wait
 }
 
-func (a *Ask) need() quota.Need { return quota.Need{Money: a.Money, Bounds: a.Bounds} }
+func (a *Ask) need() quota.Need {
+	return quota.Need{Money: a.Money, Bounds: a.Bounds, Work: a.Subject.Work}
+}
 
 // check refuses what an entry cannot say. That is a bug of the caller, which must not become an entry that nobody can read.
 func (a *Ask) check() error {
@@ -166,9 +169,9 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 	h.touched = h.few[:0]
 	need := ask.need()
 	var short *Short
-	for _, node := range ask.Chain {
-		for _, lim := range o.limitsOf[node] {
-			if lim.removed || !lim.Covers(ask.Subject.Model, ask.Subject.SizeClass) {
+	for i := range len(ask.Chain) + 1 {
+		for _, lim := range o.limitsAt(ask, i) {
+			if lim.removed || !lim.Covers(ask.Subject, ask.TierAsked) || lim.Key != "" && !slices.Contains(ask.Chain, lim.Account) {
 				continue
 			}
 			b := l.balance(o, lim, at)
@@ -193,11 +196,22 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 func (b *balance) judge(ask *Ask, asked amount, turn turn) quota.Verdict {
 	taken := b.Balance
 	taken.Held = taken.Held.Add(b.expected)
-	verdict := quota.Judge(b.limit.Amount, taken, asked)
+	verdict := b.limit.Judge(taken, asked)
 	if verdict == quota.Fits && turn == noTurn && len(b.waiters) > 0 && b.waiters[0].before(true, ask.ID) {
 		return quota.Contended
 	}
 	return verdict
+}
+
+// limitsAt returns the limits of the i-th node of the path, and behind its end those of the key.
+func (o *org) limitsAt(ask *Ask, i int) []*limit {
+	switch {
+	case i < len(ask.Chain):
+		return o.limitsOf[ask.Chain[i]]
+	case len(o.keyLimits) == 0:
+		return nil
+	}
+	return o.keyLimits[ask.Subject.Key]
 }
 
 func (b *balance) short(v quota.Verdict, need amount) *Short {
@@ -262,8 +276,14 @@ func (l *Ledger) balance(o *org, lim *limit, at time.Time) *balance {
 type span struct {
 	num    int64
 	window period.Window
+	anchor period.Anchor
 	zone   string
 	period.Period
+}
+
+// of reports whether it is a period of a limit's calendar.
+func (p *span) of(lim *limit) bool {
+	return p.window == lim.Window && p.anchor == lim.Anchor && p.zone == lim.Zone
 }
 
 func (p *span) contains(at time.Time) bool {
@@ -273,11 +293,11 @@ func (p *span) contains(at time.Time) bool {
 // span finds the compiled period that contains at, or compiles and writes it. The caller holds l.mu.
 func (l *Ledger) span(o *org, lim *limit, at time.Time) *span {
 	for i := len(o.spans) - 1; i >= 0; i-- {
-		if p := o.spans[i]; p.window == lim.Window && p.zone == lim.Zone && p.contains(at) {
+		if p := o.spans[i]; p.of(lim) && p.contains(at) {
 			return p
 		}
 	}
-	p := &span{num: int64(len(o.spans)) + 1, window: lim.Window, zone: lim.Zone, Period: period.Of(lim.Window, lim.zone, at)}
+	p := &span{num: int64(len(o.spans)) + 1, window: lim.Window, anchor: lim.Anchor, zone: lim.Zone, Period: lim.periodOf(at)}
 	o.clip(p, at)
 	o.spans = append(o.spans, p)
 	b := l.begin(o, KindPeriod, at, 0)
@@ -285,11 +305,16 @@ func (l *Ledger) span(o *org, lim *limit, at time.Time) *span {
 	return p
 }
 
+// periodOf compiles the period that contains at.
+func (lim *limit) periodOf(at time.Time) period.Period {
+	return period.Anchored(lim.Window, lim.Anchor, lim.zone, at)
+}
+
 // clip keeps a new period off those that an older table of time zones compiled, so that no instant is in two and nothing
 // is allowed twice.
 func (o *org) clip(p *span, at time.Time) {
 	for _, q := range o.spans {
-		if q.window != p.window || q.zone != p.zone {
+		if q.window != p.window || q.anchor != p.anchor || q.zone != p.zone {
 			continue
 		}
 		if !q.End.After(at) && q.End.After(p.Start) {

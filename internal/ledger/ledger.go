@@ -69,6 +69,8 @@ type Options struct {
 	// OnDisk, where there is one, is called with the reason when the disk's state ends the granting of holds, and with nil
 	// when it goes on. It must return at once and not call the ledger.
 	OnDisk func(error)
+	// OnNotice is called, from a goroutine of the ledger, with each notice that has become durable.
+	OnNotice func(Notice)
 	// OnFailure is called once, from a goroutine of the ledger, when a commit has failed.
 	OnFailure func(error)
 }
@@ -100,6 +102,7 @@ type Ledger struct {
 	waiting   int                    // holds and extensions in queues
 	steps     map[string][]PriceStep // by book, in order
 	stepCount int64
+	noticed   int64 // notices since Open
 	leaked    Leak
 	recovered Recovery
 }
@@ -127,11 +130,15 @@ type org struct {
 	rowNum       map[string]int64
 	rowCache     map[*price.Row]int64
 
-	limitList  []*limit // by number - 1
-	limitByKey map[string]*limit
-	limitsOf   map[account.ID][]*limit
-	spans      []*span // by number - 1
-	balances   map[balanceKey]*balance
+	limitList []*limit          // by number - 1
+	limitByID map[string]*limit // by identity
+	limitsOf  map[account.ID][]*limit
+	keyLimits map[string][]*limit // by key, those that are narrowed to one; the others are in limitsOf
+	spans     []*span             // by number - 1
+	balances  map[balanceKey]*balance
+
+	noticed map[noticeKey]time.Time
+	notices []Notice // the newest
 
 	open   map[usage.ID]*Hold
 	claims map[string]claim // idempotency keys in the path
@@ -149,7 +156,7 @@ type balanceKey struct{ limit, period int64 }
 
 type limit struct {
 	num     int64
-	key     string // quota.Limit.Key
+	id      string // quota.Limit.Identity
 	removed bool
 	quota.Limit
 	zone    *time.Location
@@ -184,8 +191,8 @@ func newOrg(id account.ID) *org {
 		id:         id,
 		subjectNum: map[string]int64{}, subjectCache: map[*usage.Subject]int64{},
 		rowNum: map[string]int64{}, rowCache: map[*price.Row]int64{},
-		limitByKey: map[string]*limit{}, limitsOf: map[account.ID][]*limit{},
-		balances: map[balanceKey]*balance{}, open: map[usage.ID]*Hold{},
+		limitByID: map[string]*limit{}, limitsOf: map[account.ID][]*limit{}, keyLimits: map[string][]*limit{},
+		balances: map[balanceKey]*balance{}, noticed: map[noticeKey]time.Time{}, open: map[usage.ID]*Hold{},
 	}
 }
 
@@ -209,10 +216,14 @@ func (l *Ledger) sortedOrgs() []*org {
 }
 
 func (o *org) addLimit(num int64, want *wantedLimit) *limit {
-	lim := &limit{num: num, key: want.key, Limit: want.Limit, zone: want.zone}
+	lim := &limit{num: num, id: want.id, Limit: want.Limit, zone: want.zone}
 	o.limitList = append(o.limitList, lim)
-	o.limitByKey[lim.key] = lim
-	o.limitsOf[lim.Account] = append(o.limitsOf[lim.Account], lim)
+	o.limitByID[lim.id] = lim
+	if lim.Key != "" {
+		o.keyLimits[lim.Key] = append(o.keyLimits[lim.Key], lim)
+	} else {
+		o.limitsOf[lim.Account] = append(o.limitsOf[lim.Account], lim)
+	}
 	return lim
 }
 

@@ -58,7 +58,7 @@ func (h *Hold) fits(need *quota.Need) bool {
 		b := h.touched[i].balance
 		taken := b.Balance
 		taken.Held = taken.Held.Add(b.expected)
-		if quota.Judge(b.limit.Amount, taken, need.Of(b.limit.Measure)) != quota.Fits {
+		if b.limit.Judge(taken, need.Of(b.limit.Measure)) != quota.Fits {
 			return false
 		}
 	}

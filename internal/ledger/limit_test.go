@@ -32,8 +32,8 @@ func TestLimitKeepsWhatWasUsed(t *testing.T) {
 
 	r.publish(limit(50)) // lowered below what is used
 	r.refused(r.ask(1, 0), quota.Exhausted, research)
-	if s := r.l.Standings(acme, chatChain)[0]; s.OverLimit() != units(110) {
-		t.Errorf("over the limit by %s", s.Limit.Measure.Format(s.OverLimit()))
+	if by, cause := r.l.Standings(acme, chatChain)[0].OverLimit(); by != units(110) || cause != "lowered" {
+		t.Errorf("over the limit by %s, %s", quota.Tokens.Format(by), cause)
 	}
 	again()
 

@@ -27,7 +27,7 @@ func (l *Ledger) Objects() ([]Object, error) {
 }
 
 // Publish makes a change of the world durable: on return without an error it is on disk, and every hold decided later
-// is judged by the new limits. A limit that is known by its key keeps its number and what was used of it.
+// is judged by the new limits. A limit whose identity is known keeps its number and what was used of it.
 // On an error nothing has changed. It may be called concurrently with everything else.
 func (l *Ledger) Publish(ctx context.Context, p Publication) error {
 	if err := ctx.Err(); err != nil {
@@ -53,14 +53,14 @@ func (l *Ledger) change(wanted []wantedLimit, objects []Object) (*group, error) 
 	}
 	at := l.now()
 	var waited []*balance
-	keys := make(map[string]bool, len(wanted))
+	kept := make(map[string]bool, len(wanted))
 	for i := range wanted {
-		keys[wanted[i].key] = true
+		kept[wanted[i].id] = true
 		waited = append(waited, l.setLimit(l.organisation(wanted[i].Org), at, &wanted[i]))
 	}
 	for _, o := range l.sortedOrgs() {
 		for _, lim := range o.limitList {
-			if !lim.removed && !keys[lim.key] {
+			if !lim.removed && !kept[lim.id] {
 				waited = append(waited, l.removeLimit(o, at, lim))
 			}
 		}
@@ -80,7 +80,7 @@ func (l *Ledger) change(wanted []wantedLimit, objects []Object) (*group, error) 
 // wantedLimit is a limit of a publication with what is slow to find out.
 type wantedLimit struct {
 	quota.Limit
-	key  string
+	id   string
 	zone *time.Location
 }
 
@@ -91,18 +91,18 @@ func checkLimits(limits []quota.Limit) ([]wantedLimit, error) {
 	zones := map[string]*time.Location{}
 	for i := range limits {
 		lim := &limits[i]
-		key := lim.Key()
-		if seen[key] {
+		id := lim.Identity()
+		if seen[id] {
 			return nil, fmt.Errorf("two limits of %s have the same measure, window and narrowing: %s per %s", lim.Path, lim.Measure, lim.Window)
 		}
-		seen[key] = true
+		seen[id] = true
 		zone, err := checkLimit(lim, zones)
 		if err != nil {
 			return nil, err
 		}
-		wanted = append(wanted, wantedLimit{*lim, key, zone})
+		wanted = append(wanted, wantedLimit{*lim, id, zone})
 	}
-	slices.SortFunc(wanted, func(a, b wantedLimit) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.key, b.key)) })
+	slices.SortFunc(wanted, func(a, b wantedLimit) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.id, b.id)) })
 	return wanted, nil
 }
 
@@ -120,6 +120,15 @@ func checkLimit(lim *quota.Limit, zones map[string]*time.Location) (zone *time.L
 	if _, err := period.Parse(lim.Window.String()); err != nil {
 		return nil, fmt.Errorf("limit of %s: window %d is not known", lim.Path, lim.Window)
 	}
+	if !lim.Anchor.Fits(lim.Window) {
+		return nil, fmt.Errorf("limit of %s: anchor %d does not fit the window %s", lim.Path, lim.Anchor, lim.Window)
+	}
+	if _, ok := quota.ParseAction(lim.Action.String()); !ok || (lim.Action == quota.Degrade) != (lim.DegradeTo != "") {
+		return nil, fmt.Errorf("limit of %s: action %d to %q is not one", lim.Path, lim.Action, lim.DegradeTo)
+	}
+	if lim.Measure == quota.GPUSeconds && lim.Action != quota.AlertOnly {
+		return nil, fmt.Errorf("limit of %s: gpu_seconds can only alert", lim.Path)
+	}
 	if lim.Amount.Sign() < 0 {
 		return nil, fmt.Errorf("limit of %s: amount is negative", lim.Path)
 	}
@@ -132,16 +141,19 @@ func checkLimit(lim *quota.Limit, zones map[string]*time.Location) (zone *time.L
 // setLimit defines a limit or changes its amount or label. It returns the balance whose waiters are to be judged anew,
 // nil for none. The caller holds l.mu.
 func (l *Ledger) setLimit(o *org, at time.Time, want *wantedLimit) (waited *balance) {
-	lim := o.limitByKey[want.key]
+	lim := o.limitByID[want.id]
 	if lim == nil {
 		lim = o.addLimit(int64(len(o.limitList))+1, want)
-	} else if !lim.removed && lim.Amount == want.Amount && lim.Path == want.Path && lim.Zone == want.Zone {
+	} else if !lim.removed && lim.Same(&want.Limit) {
 		return nil
 	} else {
 		waited = lim.current
 		lim.change(want)
 	}
 	l.writeLimit(o, at, lim)
+	if b := o.peek(lim, at); b != nil {
+		l.reached(o, b, at, 0)
+	}
 	return waited
 }
 

@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"talea/internal/account"
@@ -17,18 +19,30 @@ type Standing struct {
 	Limit  quota.Limit
 	Period period.Period
 	quota.Balance
+	Alerts []AlertState // of Limit.Alerts
 }
 
-// OverLimit returns by how much a limit is exceeded: lawfully, when it was lowered after the fact. 0 otherwise.
-func (s *Standing) OverLimit() amount {
-	if over := s.Used.Add(s.Held).Sub(s.Limit.Amount); over.Sign() > 0 {
-		return over
+// AlertState is a threshold, and since when what is used has come to it in this period; zero: it has not.
+type AlertState struct {
+	quota.Alert
+	Since time.Time
+}
+
+// OverLimit returns by how much a limit is exceeded, and why that can be: it was "lowered" (or made to block) after the
+// fact, or it is "alert_only". It returns 0 and "" where it is not.
+func (s *Standing) OverLimit() (by amount, cause string) {
+	over := s.Used.Add(s.Held).Sub(s.Limit.Amount)
+	switch {
+	case over.Sign() <= 0:
+		return amount{}, ""
+	case s.Limit.Action == quota.AlertOnly:
+		return over, "alert_only"
 	}
-	return amount{}
+	return over, "lowered"
 }
 
-// Standings returns the limits of the given accounts of one organisation, in the order given, with what stands against
-// them now. What is shown is decided, and durable within a group's time.
+// Standings returns the limits of the given accounts of one organisation, in the order given, and those of keys of the
+// last of them, with what stands against them now. What is shown is decided, and durable within a group's time.
 func (l *Ledger) Standings(org account.ID, accounts []account.ID) []Standing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,27 +52,48 @@ func (l *Ledger) Standings(org account.ID, accounts []account.ID) []Standing {
 	}
 	at := l.now()
 	var out []Standing
-	for _, id := range accounts {
+	for i, id := range accounts {
 		for _, lim := range o.limitsOf[id] {
-			if lim.removed {
-				continue
+			out = o.standing(out, lim, at)
+		}
+		if i < len(accounts)-1 {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(o.keyLimits)) {
+			for _, lim := range o.keyLimits[key] {
+				if lim.Account == id {
+					out = o.standing(out, lim, at)
+				}
 			}
-			s := Standing{Limit: lim.Limit}
-			if b := o.peek(lim, at); b != nil {
-				s.Period, s.Balance = b.period.Period, b.Balance
-			} else {
-				s.Period = period.Of(lim.Window, lim.zone, at)
-			}
-			out = append(out, s)
 		}
 	}
 	return out
 }
 
+// standing appends what stands against a limit that is in force.
+func (o *org) standing(out []Standing, lim *limit, at time.Time) []Standing {
+	if lim.removed {
+		return out
+	}
+	s := Standing{Limit: lim.Limit, Period: lim.periodOf(at)}
+	b := o.peek(lim, at)
+	if b != nil {
+		s.Period, s.Balance = b.period.Period, b.Balance
+	}
+	for _, alert := range lim.Alerts {
+		state := AlertState{Alert: alert}
+		if b != nil {
+			state.Since = o.noticed[noticeKey{lim.num, b.period.num, alert.At}]
+		}
+		s.Alerts = append(s.Alerts, state)
+	}
+	return append(out, s)
+}
+
 // peek finds the balance of a limit at an instant without opening a period.
 func (o *org) peek(lim *limit, at time.Time) *balance {
 	for _, p := range o.spans {
-		if p.window == lim.Window && p.zone == lim.Zone && p.contains(at) {
+		if p.of(lim) && p.contains(at) {
 			if b := o.balances[balanceKey{lim.num, p.num}]; b != nil {
 				return b
 			}

@@ -76,7 +76,7 @@ func (g *group) refold(o *org, row EntryRow) error {
 		}
 		for _, t := range hold.touched {
 			t.balance.Held = t.balance.Held.Sub(t.held)
-			t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &hold.Billed, hold.Charge))
+			t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &hold.Billed, hold.Charge, hold.GPUCount))
 		}
 		g.count(o, hold)
 	}

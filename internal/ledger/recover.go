@@ -147,8 +147,8 @@ func (o *org) define(row EntryRow) error {
 			d.fail(err)
 			break
 		}
-		want := &wantedLimit{q, q.Key(), zone}
-		lim := o.limitByKey[want.key]
+		want := &wantedLimit{q, q.Identity(), zone}
+		lim := o.limitByID[want.id]
 		if lim == nil {
 			lim = o.addLimit(num, want)
 		}
@@ -156,6 +156,8 @@ func (o *org) define(row EntryRow) error {
 		lim.removed = removed
 	case KindPeriod:
 		o.spans = append(o.spans, readPeriod(d))
+	case KindNotice:
+		o.readNotice(h.At, d)
 	}
 	if d.err != nil {
 		return fmt.Errorf("organisation %d, entry %d: %w", row.Org, row.Seq, d.err)

@@ -64,7 +64,11 @@ func (l *Ledger) post(h *Hold, r *usage.Result) {
 	h.Result.At = l.now()
 	notNegative(&h.Result)
 	h.Billed = l.billed(h)
-	lines, charge, err := rating.Rate(h.fewLines[:0], &h.Billed, h.row)
+	rated := h.Billed
+	if !h.row.Has[usage.WorkMS] {
+		rated.Set(usage.WorkMS, 0) // its tokens are what is charged for
+	}
+	lines, charge, err := rating.Rate(h.fewLines[:0], &rated, h.row)
 	if err != nil || charge.Cmp(h.Record.Hold) > 0 {
 		// Neither can happen while Bounds, Ceiling and Rate agree. Fail shut: bill nothing and say so on the record.
 		h.Billed, lines, charge = usage.Counts{}, nil, amount{}
@@ -80,11 +84,14 @@ func (l *Ledger) post(h *Hold, r *usage.Result) {
 	for i := range h.touched {
 		t := &h.touched[i]
 		t.balance.Held = t.balance.Held.Sub(t.held)
-		t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &h.Billed, charge))
+		t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &h.Billed, charge, h.GPUCount))
 		l.changed(t.balance)
 	}
 	b := l.begin(o, kind, h.Result.At, h.ID)
 	l.end(o, kind, h.ID, appendResult(b, &h.Record))
+	for i := range h.touched {
+		l.reached(o, h.touched[i].balance, h.Result.At, h.ID)
+	}
 	l.pending.count(o, h)
 	delete(o.open, h.ID)
 	for i := range h.touched {
@@ -140,6 +147,9 @@ func (l *Ledger) billed(h *Hold) usage.Counts {
 		h.Flags |= usage.FlagOverBound
 	}
 	c.Set(usage.Requests, 1)
+	if work := h.Subject.Work; work.Known() {
+		c.Set(usage.WorkMS, work.Of(&c))
+	}
 	return c
 }
 

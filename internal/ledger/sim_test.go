@@ -66,7 +66,7 @@ type sim struct {
 }
 
 type simKey struct {
-	limit string // quota.Limit.Key
+	limit string // quota.Limit.Identity
 	start time.Time
 }
 
@@ -151,7 +151,7 @@ func (s *sim) key(lim quota.Limit) simKey {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return simKey{lim.Key(), period.Of(lim.Window, zone, s.now).Start}
+	return simKey{lim.Identity(), period.Of(lim.Window, zone, s.now).Start}
 }
 
 func (s *sim) held(key simKey) (sum int64) {
@@ -203,7 +203,7 @@ func (s *sim) ask() string {
 	h := &simHold{chain: chain, bounds: ask.Bounds, money: money, on: map[simKey]quota.Limit{}, fault: s.onFail, gone: s.onGone}
 	want := "granted"
 	for _, lim := range s.limits {
-		if !slices.Contains(chain, lim.Account) || !lim.Covers(subject.Model, subject.SizeClass) {
+		if !slices.Contains(chain, lim.Account) || !lim.Covers(subject, ask.TierAsked) {
 			continue
 		}
 		key := s.key(lim)
@@ -326,7 +326,7 @@ func (s *sim) extend() string {
 	fits := true
 	for key, lim := range h.on {
 		add := simNeed(lim.Measure, h.money+cost, bounds) - simNeed(lim.Measure, h.money, h.bounds)
-		at := slices.IndexFunc(s.limits, func(l quota.Limit) bool { return l.Key() == lim.Key() })
+		at := slices.IndexFunc(s.limits, func(l quota.Limit) bool { return l.Identity() == lim.Identity() })
 		fits = fits && (at < 0 || add == 0 || s.used[key]+s.held(key)+add <= s.amountOf(s.limits[at]))
 	}
 	err := s.l.Extend(context.Background(), h.Hold, more, units(cost))
@@ -380,7 +380,7 @@ func (s *sim) changeLimits() string {
 			if s.rng.IntN(4) == 0 {
 				lim.Model = []string{"small", "large"}[s.rng.IntN(2)]
 			}
-			if !slices.ContainsFunc(s.limits, func(l quota.Limit) bool { return l.Key() == lim.Key() }) {
+			if !slices.ContainsFunc(s.limits, func(l quota.Limit) bool { return l.Identity() == lim.Identity() }) {
 				s.limits = append(s.limits, lim)
 			}
 		}

@@ -5,7 +5,7 @@
 // # Invariants
 //
 //   - Add, Sub, Neg and Times are exact; a result that does not fit panics, since it can only be a bug.
-//   - Only RateOf (with ParseRate and Scale), Convert, Round and Split round, each at one place and once.
+//   - Only RateOf (with ParseRate and Scale), Convert, Percent, Round and Split round, each at one place and once.
 //   - The parts of Split add up to the whole, and the order of addition does not matter.
 //   - ParseAmount reads back what String wrote, for every amount; both are exact.
 //   - A Rate lies in [0, 10^6] major units, so that Times of a count up to 10^15 always fits.

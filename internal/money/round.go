@@ -41,6 +41,19 @@ func (a Amount) Convert(r Rate) Amount {
 	return w.amount(a.hi < 0)
 }
 
+// Percent returns n hundredths of a, which is not negative, rounded up to the femto-unit: the least amount that is so much of
+// a. It panics when n is negative or the result does not fit.
+func (a Amount) Percent(n int64) Amount {
+	if a.Sign() < 0 || n < 0 {
+		overflow()
+	}
+	w := magnitude(a)
+	w.times(uint64(n))
+	w.plus(99)
+	w.div(100)
+	return w.amount(false)
+}
+
 // Split shares a out by weight in whole units of `minor` decimals: each gets the floor of its share, and what is left
 // goes one unit each to the largest remainders, ties in order. The parts add up to a, and a negative amount is split as
 // its opposite. It panics when a has more than `minor` decimals (Round it first), a weight is negative or all are 0.

@@ -5,38 +5,41 @@
 //
 //   - Judge grants only what keeps used + held at or below the limit.
 //   - Exhausted is said only where used + asked is above the limit: of what is posted, never of what is only held.
-//   - A limit's identity is account + measure + window + narrowing: its amount can change without losing what was used.
-//   - The numbers of measures and verdicts are stored: append, never renumber.
+//   - A limit that only alerts lets everything pass, and counts all of it.
+//   - A limit's identity is account, key, measure, window with its anchor, and narrowing: its amount and what it does can
+//     change without losing what was used.
+//   - No use is above its need, but for gpu_seconds, which no hold can know and no limit can block.
+//   - The numbers of measures and actions are stored: append, never renumber.
 //
 // To add a measure: a constant at the end, a row in measures, a case in Need.Of and in Spent.
 //
-// Start reading at Judge.
+// Start reading at Limit, then Limit.Judge.
 package quota
 
 import (
 	"fmt"
 	"strconv"
 
-	"talea/internal/account"
 	"talea/internal/money"
-	"talea/internal/period"
 	"talea/internal/usage"
 )
 
 // Measure is what a limit counts. Stored: append only.
 type Measure uint8
 
-// Measures. Money is in femto-units of the account's currency, the others count single units.
+// Measures. Money is in femto-units of the account's currency, GPU time in femto-seconds, the others count single units.
 const (
 	Money Measure = iota
 	InputTokens
 	OutputTokens
 	Tokens
 	RequestCount
+	WorkMS     // deterministic work, in milliseconds of a reference GPU
+	GPUSeconds // until GPU time is measured: the work times the GPUs of the engine
 	numMeasures
 )
 
-var measures = [numMeasures]string{"money", "input_tokens", "output_tokens", "tokens", "requests"}
+var measures = [numMeasures]string{"money", "input_tokens", "output_tokens", "tokens", "requests", "work_ms", "gpu_seconds"}
 
 // String returns the word used in resource files.
 func (m Measure) String() string {
@@ -59,9 +62,12 @@ func ParseMeasure(s string) (Measure, bool) {
 	return 0, false
 }
 
-// ParseAmount reads a limit's amount: a decimal of the currency for money, a whole number for the others. It is ≥ 0.
+// decimal reports whether amounts of the measure have decimals.
+func (m Measure) decimal() bool { return m == Money || m == GPUSeconds }
+
+// ParseAmount reads a limit's amount: a decimal for money and seconds, a whole number for the others. It is ≥ 0.
 func (m Measure) ParseAmount(s string) (money.Amount, error) {
-	if m == Money {
+	if m.decimal() {
 		a, err := money.ParseAmount(s)
 		if err == nil && a.Sign() < 0 {
 			err = fmt.Errorf("amount %s is negative", s)
@@ -77,7 +83,7 @@ func (m Measure) ParseAmount(s string) (money.Amount, error) {
 
 // Format writes an amount of this measure as a decimal string.
 func (m Measure) Format(a money.Amount) string {
-	if m == Money {
+	if m.decimal() {
 		return a.String()
 	}
 	n, ok := a.Int64()
@@ -87,33 +93,11 @@ func (m Measure) Format(a money.Amount) string {
 	return fmt.Sprint(n)
 }
 
-// Limit is one hard limit on one node of the tree.
-type Limit struct {
-	Org       account.ID // organisation of the node
-	Account   account.ID
-	Path      account.Path // label of the node, for messages
-	Measure   Measure
-	Window    period.Window
-	Zone      string // IANA zone of the organisation's calendar
-	Model     string // narrowed to this offering; "" is all
-	SizeClass string // narrowed to this size class; "" is all
-	Amount    money.Amount
-}
-
-// Key is the identity of a limit: two limits with the same key are the same limit with another amount.
-func (l *Limit) Key() string {
-	return fmt.Sprintf("%d/%s/%s/%s/%s", l.Account, l.Measure, l.Window, l.Model, l.SizeClass)
-}
-
-// Covers reports whether the limit counts requests to this offering.
-func (l *Limit) Covers(model, sizeClass string) bool {
-	return (l.Model == "" || l.Model == model) && (l.SizeClass == "" || l.SizeClass == sizeClass)
-}
-
 // Need is the most that one request can use, by measure.
 type Need struct {
 	Money  money.Amount
 	Bounds usage.Bounds
+	Work   usage.Work // of the model
 }
 
 // Of returns what the request needs in measure m.
@@ -133,13 +117,18 @@ func (n Need) Of(m Measure) money.Amount {
 		return money.Units(sum)
 	case RequestCount:
 		return money.Units(1)
+	case WorkMS:
+		return money.Units(n.Work.Most(n.Bounds))
+	case GPUSeconds:
+		return money.Amount{}
 	}
 	panic("quota: unknown measure")
 }
 
 // Spent returns what a settled request used in measure m: billed counts, so that what the tenant does not pay for does
-// not use up a limit either. A request that is billed nothing at all counts as no request.
-func Spent(m Measure, billed *usage.Counts, charge money.Amount) money.Amount {
+// not use up a limit either. A request that is billed nothing at all counts as no request. gpus is how many the engine
+// has, 0 where nobody told.
+func Spent(m Measure, billed *usage.Counts, charge money.Amount, gpus int64) money.Amount {
 	switch m {
 	case Money:
 		return charge
@@ -154,9 +143,26 @@ func Spent(m Measure, billed *usage.Counts, charge money.Amount) money.Amount {
 			return money.Amount{}
 		}
 		return money.Units(1)
+	case WorkMS:
+		return money.Units(billed.Get(usage.WorkMS))
+	case GPUSeconds:
+		ms := billed.Get(usage.WorkMS)
+		if gpus = max(gpus, 1); ms > usage.MaxCount/gpus {
+			return perMS.Times(usage.MaxCount)
+		}
+		return perMS.Times(ms * gpus)
 	}
 	panic("quota: unknown measure")
 }
+
+// perMS is a millisecond in femto-seconds.
+var perMS = func() money.Rate {
+	r, err := money.RateFromAmount(money.Units(1_000_000_000_000))
+	if err != nil {
+		panic("quota: " + err.Error())
+	}
+	return r
+}()
 
 // Balance is what stands against a limit in one period.
 type Balance struct {
@@ -174,8 +180,8 @@ const (
 	Exhausted         // does not fit what is posted
 )
 
-// Judge decides one hold against one limit.
-func Judge(limit money.Amount, b Balance, ask money.Amount) Verdict {
+// judge decides one hold against an amount.
+func judge(limit money.Amount, b Balance, ask money.Amount) Verdict {
 	posted := b.Used.Add(ask)
 	if posted.Cmp(limit) > 0 {
 		return Exhausted

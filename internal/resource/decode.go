@@ -18,6 +18,7 @@ import (
 //   - bool: true or false
 //   - int64: a whole number in plain digits
 //   - Decimal: a number or a quoted number, kept as text
+//   - Word: a single value of any look, kept as text
 //   - Secret: "file:PATH" or "env:NAME"
 //   - time.Time: RFC 3339 with its zone, returned in UTC
 //   - time.Duration: "15m", "1h30m"; no fractions

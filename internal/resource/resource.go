@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -112,6 +113,17 @@ func (n Node) Pos() Pos {
 		return Pos{}
 	}
 	return posOf(n.file, n.node)
+}
+
+// Mapping reports whether it is a mapping.
+func (n Node) Mapping() bool { return n.node != nil && n.node.Kind == yaml.MappingNode }
+
+// Word reads a single value of any look.
+func (n Node) Word() (Word, error) {
+	var w Word
+	d := decoder{file: n.file}
+	d.value(n.node, n.noun, reflect.ValueOf(&w).Elem())
+	return w, d.errs.Err()
 }
 
 // Present reports whether the file has the value.

@@ -42,6 +42,13 @@ func (d Decimal) Int64() (int64, bool) {
 	return n, true
 }
 
+// Word is a single value of the file, kept as its text whatever it looks like: 15, 50%, monday, 02-29. The zero Word is an
+// absent one.
+type Word struct {
+	Text string
+	Pos  Pos
+}
+
 // Secret refers to a secret: "file:PATH", relative to the resource file, or "env:NAME". The secret itself never stands
 // in a resource file. The zero Secret is an absent one.
 type Secret struct {
@@ -51,6 +58,7 @@ type Secret struct {
 
 var (
 	nodeType     = reflect.TypeFor[Node]()
+	wordType     = reflect.TypeFor[Word]()
 	decimalType  = reflect.TypeFor[Decimal]()
 	secretType   = reflect.TypeFor[Secret]()
 	timeType     = reflect.TypeFor[time.Time]()
@@ -69,6 +77,11 @@ func (d *decoder) scalar(n *yaml.Node, name string, v reflect.Value) bool {
 	switch v.Type() {
 	case nodeType:
 		v.Set(reflect.ValueOf(Node{d.file, name, n}))
+		return true
+	case wordType:
+		if text, ok := d.text(n, name, "a single value"); ok {
+			v.Set(reflect.ValueOf(Word{text, posOf(d.file, n)}))
+		}
 		return true
 	case decimalType:
 		if text, ok := d.text(n, name, "a decimal number such as 0.10"); ok {

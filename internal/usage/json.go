@@ -101,7 +101,11 @@ func (r *Record) appendUsage(o *object) {
 	u.count("output_tokens", c.Output(), c.Known(OutputContent) || c.Known(OutputReasoning))
 	u.count("reasoning_output_tokens", c.Get(OutputReasoning), c.Known(OutputReasoning))
 	for m := range NumMeters {
-		u.count(m.String(), c.Get(m), c.Known(m))
+		from := c
+		if m == WorkMS { // it is computed from what is billed
+			from = &r.Billed
+		}
+		u.count(m.String(), from.Get(m), from.Known(m))
 	}
 	o.b = append(u.b, '}')
 }

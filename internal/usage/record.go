@@ -33,6 +33,7 @@ type Subject struct {
 	Quantisation   string
 	Tokenizer      string // hash of tokenizer and template
 	SizeClass      string
+	Work           Work // of the model's requests
 }
 
 // Bounds are the most that one request can use. Units are tokens.

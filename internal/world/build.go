@@ -9,7 +9,6 @@ import (
 	"talea/internal/account"
 	"talea/internal/catalog"
 	"talea/internal/ledger"
-	"talea/internal/period"
 	"talea/internal/price"
 	"talea/internal/quota"
 	"talea/internal/usage"
@@ -121,9 +120,8 @@ func (d *draft) buildAccount(it *item, books map[string][]*price.Book) {
 			d.fault(it.ref(), "models: %s", d.unknown(kindModel, name))
 		}
 	}
-	for i := range b.Limits {
-		d.buildLimit(it, a, &b.Limits[i])
-	}
+	a.Limits = d.buildLimits(it, a, "", b.Limits)
+	d.circle(it, a.Limits, limitsOf(a))
 	s.accounts = append(s.accounts, a)
 	s.byPath[a.Path], s.byID[a.ID] = a, a
 }
@@ -194,33 +192,6 @@ func common(a, b []string) []string {
 	return slices.DeleteFunc(slices.Clone(a), func(r string) bool { return !slices.Contains(b, r) })
 }
 
-func (d *draft) buildLimit(it *item, a *Account, b *limitBody) {
-	measure, known := quota.ParseMeasure(b.Measure)
-	window, err := period.Parse(b.Window)
-	amount, amountErr := measure.ParseAmount(b.Amount)
-	if !known || err != nil || amountErr != nil {
-		d.fault(it.ref(), "limit %s per %s of %q is not one that this version knows", b.Measure, b.Window, b.Amount)
-		return
-	}
-	l := quota.Limit{
-		Org: a.Chain[0].ID, Account: a.ID, Path: a.Path, Measure: measure, Window: window, Zone: a.Zone,
-		Model: b.Model, SizeClass: b.SizeClass, Amount: amount,
-	}
-	if b.Model != "" && d.snapshot.models[b.Model] == nil {
-		d.fault(it.ref(), "limit %s per %s: %s", b.Measure, b.Window, d.unknown(kindModel, b.Model))
-	}
-	if b.SizeClass != "" {
-		if classes := d.sizeClasses(); !slices.Contains(classes, b.SizeClass) {
-			d.fault(it.ref(), "limit %s per %s: unknown size class %q%s", b.Measure, b.Window, b.SizeClass, suggest(b.SizeClass, classes))
-		}
-	}
-	if slices.ContainsFunc(a.Limits, func(other quota.Limit) bool { return other.Key() == l.Key() }) {
-		d.fault(it.ref(), "two limits count %s per %s of the same models", b.Measure, b.Window)
-		return
-	}
-	a.Limits = append(a.Limits, l)
-}
-
 // sizeClasses are the usual ones and those that models have of their own.
 func (d *draft) sizeClasses() []string {
 	classes := catalog.SizeClasses()
@@ -253,6 +224,8 @@ func (d *draft) buildKey(it *item) {
 	if other := s.byPublic[k.Public]; other != nil {
 		d.fault(it.ref(), "its public id %s is that of key %q", k.Public, other.Name)
 	}
+	k.Limits = d.buildLimits(it, k.Account, k.Public, b.Limits)
+	d.circle(it, k.Limits, append(limitsOf(k.Account), k.Limits...))
 	s.keys = append(s.keys, k)
 	s.byHash[k.Hash], s.byPublic[k.Public] = k, k
 }

@@ -146,7 +146,10 @@ func (d *draft) note(file []wanted) {
 			if !slices.ContainsFunc(d.snapshot.versions(v), func(b *price.Book) bool { return b.InForce(d.now) }) {
 				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("price book %q is not in force now: until it is, its models are refused", it.Name))
 			}
+		case *keyBody:
+			d.limitNotes(fmt.Sprintf("key %q", it.Name), v.Limits)
 		case *accountBody:
+			d.limitNotes(fmt.Sprintf("account %q", it.Name), v.Limits)
 			for _, region := range v.Regions {
 				if !slices.ContainsFunc(d.snapshot.engineList, func(e *catalog.Engine) bool { return e.Region == region }) {
 					d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("account %q allows region %q, where no engine stands", it.Name, region))

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"talea/internal/money"
 	"talea/internal/period"
 	"talea/internal/price"
-	"talea/internal/quota"
 	"talea/internal/resource"
 )
 
@@ -59,6 +57,7 @@ type modelSpec struct {
 	Engines          []string         `yaml:"engines,required"`
 	Parameters       resource.Decimal `yaml:"parameters"`
 	ActiveParameters resource.Decimal `yaml:"active_parameters"`
+	KVBytesPerToken  int64            `yaml:"kv_bytes_per_token"`
 	SizeClass        string           `yaml:"size_class"`
 	ContextTokens    int64            `yaml:"context_tokens,required"`
 	MaxOutput        int64            `yaml:"max_output_tokens"`
@@ -103,22 +102,13 @@ type rateSpec struct {
 	TokenBurst        int64 `yaml:"token_burst"`
 }
 
-type limitSpec struct {
-	Pos       resource.Pos
-	Measure   string           `yaml:"measure,required"`
-	Window    string           `yaml:"window,required"`
-	Amount    resource.Decimal `yaml:"amount,required"`
-	Model     string           `yaml:"model"`
-	SizeClass string           `yaml:"size_class"`
-	Action    string           `yaml:"action"`
-}
-
 type keySpec struct {
 	Pos     resource.Pos
 	Name    string          `yaml:"name,required"`
 	Account string          `yaml:"account,required"`
 	Secret  resource.Secret `yaml:"secret,required"`
 	Revoked bool            `yaml:"revoked"`
+	Limits  []limitSpec     `yaml:"limits"`
 }
 
 // wanted is one object of a file, and where it stands.
@@ -295,7 +285,7 @@ func (r *reader) model(s *modelSpec) *catalog.Model {
 	m := &catalog.Model{
 		Name: s.Name, ServedAs: s.ServedAs, Engines: s.Engines, SizeClass: s.SizeClass, ContextTokens: s.ContextTokens,
 		MaxOutputTokens: s.MaxOutput, DefaultMaxOutputTokens: s.DefaultMaxOutput, MessageTokens: s.MessageTokens, TemplateTokens: s.TemplateTokens,
-		ImageTokens: s.ImageTokens, AudioTokens: s.AudioTokens, ContextShift: s.ContextShift, Family: s.Family, Revision: s.Revision,
+		KVBytesPerToken: s.KVBytesPerToken, ImageTokens: s.ImageTokens, AudioTokens: s.AudioTokens, ContextShift: s.ContextShift, Family: s.Family, Revision: s.Revision,
 		Quantisation: s.Quantisation, Tokenizer: s.Tokenizer,
 	}
 	m.Parameters = r.whole(s.Name, "parameters", s.Parameters)
@@ -391,9 +381,7 @@ func (r *reader) account(s *accountSpec) *accountBody {
 	if s.OnShort != "" && s.OnShort != onShortReject && s.OnShort != onShortClamp {
 		fail("on_short %q is neither %s nor %s", s.OnShort, onShortReject, onShortClamp)
 	}
-	for i := range s.Limits {
-		b.Limits = append(b.Limits, r.limit(s.Path, &s.Limits[i]))
-	}
+	b.Limits = r.limits(fmt.Sprintf("account %q", s.Path), s.Limits)
 	return b
 }
 
@@ -405,44 +393,6 @@ const (
 
 // maxRate bounds what a rate lets pass in a minute, and at once.
 const maxRate = 1_000_000_000
-
-// later are words of limits that are known and not built yet.
-var later = map[string]string{
-	"work_ms": "measure work_ms is not supported yet", "gpu_seconds": "measure gpu_seconds is not supported yet",
-	"minute": "a minute is no window: limits per minute are a rate (requests_per_minute, tokens_per_minute)",
-	"alert":  "action alert is not supported yet: only block is", "degrade": "action degrade is not supported yet: only block is",
-}
-
-func (r *reader) limit(path string, s *limitSpec) limitBody {
-	fail := func(pos resource.Pos, text string) { r.fail(pos, "account %q: limit: %s", path, text) }
-	b := limitBody{Measure: s.Measure, Window: s.Window, Model: s.Model, SizeClass: s.SizeClass}
-	m, ok := quota.ParseMeasure(s.Measure)
-	if !ok {
-		fail(s.Pos, cmp.Or(later[s.Measure], fmt.Sprintf("unknown measure %q%s", s.Measure, suggest(s.Measure, quota.Measures()))))
-	}
-	if _, err := period.Parse(s.Window); err != nil {
-		fail(s.Pos, cmp.Or(later[s.Window], err.Error()))
-	}
-	if s.Action != "" && s.Action != "block" {
-		fail(s.Pos, cmp.Or(later[s.Action], fmt.Sprintf("unknown action %q; known is block", s.Action)))
-	}
-	if s.Model != "" && s.SizeClass != "" {
-		fail(s.Pos, "a limit is narrowed to a model or to a size_class, not to both")
-	}
-	text := s.Amount.Text
-	if n, whole := s.Amount.Int64(); whole {
-		text = strconv.FormatInt(n, 10) // however it was written: 1e6
-	}
-	if ok {
-		a, err := m.ParseAmount(text)
-		if err != nil {
-			fail(s.Amount.Pos, err.Error())
-		} else {
-			b.Amount = m.Format(a)
-		}
-	}
-	return b
-}
 
 // MinSecret and MaxSecret bound the text of a key that is brought along, in bytes.
 const (
@@ -458,6 +408,7 @@ func (r *reader) key(s *keySpec) *keyBody {
 		r.fail(s.Pos, "key %q: %v", s.Name, err)
 	}
 	b := &keyBody{Account: account.Path(s.Account), Public: publicPrefix + s.Name, Revoked: s.Revoked}
+	b.Limits = r.limits(fmt.Sprintf("key %q", s.Name), s.Limits)
 	if secret := r.secret(s.Secret, MinSecret); secret != "" {
 		b.Hash = r.secrets.Hash([]byte(secret))
 	}

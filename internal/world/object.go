@@ -90,11 +90,35 @@ type accountBody struct {
 }
 
 type limitBody struct {
-	Measure   string `json:"measure"`
-	Window    string `json:"window"`
-	Amount    string `json:"amount"` // exact decimal
-	Model     string `json:"model,omitempty"`
-	SizeClass string `json:"size_class,omitempty"`
+	Measure   string   `json:"measure"`
+	Window    string   `json:"window"`
+	Amount    string   `json:"amount"` // exact decimal
+	Anchor    string   `json:"anchor,omitempty"`
+	Model     string   `json:"model,omitempty"`
+	SizeClass string   `json:"size_class,omitempty"`
+	Tier      string   `json:"service_tier,omitempty"`
+	Action    string   `json:"action,omitempty"` // "" is block
+	DegradeTo string   `json:"degrade_to,omitempty"`
+	Alerts    []string `json:"alerts,omitempty"`
+}
+
+// identity is what tells limits of one account or key apart.
+func (b *limitBody) identity() [6]string {
+	return [...]string{b.Measure, b.Window, b.Anchor, b.Model, b.SizeClass, b.Tier}
+}
+
+// say names a limit in messages.
+func (b *limitBody) say() string {
+	text := "limit " + b.Measure + " per " + b.Window
+	if b.Anchor != "" {
+		text += " from " + b.Anchor
+	}
+	for _, narrow := range []string{b.Model, b.SizeClass, b.Tier} {
+		if narrow != "" {
+			text += " of " + narrow
+		}
+	}
+	return text
 }
 
 type keyBody struct {
@@ -103,6 +127,7 @@ type keyBody struct {
 	Hash    digest       `json:"hash"`
 	Created time.Time    `json:"created"`
 	Revoked bool         `json:"revoked,omitempty"`
+	Limits  []limitBody  `json:"limits,omitempty"`
 }
 
 // digest is a keyed hash, in hexadecimal where it is stored.

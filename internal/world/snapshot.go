@@ -64,7 +64,8 @@ type Key struct {
 	Account *Account
 	Hash    [32]byte // keyed hash of the secret
 	Revoked bool
-	Created time.Time // UTC, whole seconds
+	Created time.Time     // UTC, whole seconds
+	Limits  []quota.Limit // of the key itself
 
 	snapshot *Snapshot
 	offers   atomic.Pointer[map[string]*Offer] // by model; grows by copying
@@ -147,7 +148,7 @@ func (k *Key) subject(m *catalog.Model, book *price.Book) *usage.Subject {
 	return &usage.Subject{
 		Organisation: a.Chain[0].ID, Account: a.ID, AccountPath: a.Path, BillingAccount: a.BillingAccount, Key: k.Public, Labels: a.Labels,
 		Seller: a.Seller, Contract: a.Contract, Currency: a.Currency, Book: book.Name, BookVersion: book.Version,
-		ModelAsked: m.Name, Model: m.Name, ModelRevision: m.Revision, Quantisation: m.Quantisation, Tokenizer: m.Tokenizer, SizeClass: m.SizeClass,
+		ModelAsked: m.Name, Model: m.Name, ModelRevision: m.Revision, Quantisation: m.Quantisation, Tokenizer: m.Tokenizer, SizeClass: m.SizeClass, Work: m.Work(),
 	}
 }
 

@@ -179,6 +179,9 @@ func (w *World) commit(ctx context.Context, d *draft) error {
 	for _, a := range d.snapshot.Accounts() {
 		p.Limits = append(p.Limits, a.Limits...)
 	}
+	for _, k := range d.snapshot.Keys() {
+		p.Limits = append(p.Limits, k.Limits...)
+	}
 	if err := w.store.Publish(ctx, p); err != nil {
 		return fmt.Errorf("cannot publish the change, so nothing has changed: %w", err)
 	}

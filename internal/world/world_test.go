@@ -63,7 +63,7 @@ func (m *memory) dump() string {
 		fmt.Fprintf(&b, "%s %s %d %s %s\n", o.Kind, o.Name, o.ID, o.ManagedBy, o.Body)
 	}
 	for _, l := range m.limits {
-		fmt.Fprintf(&b, "limit %s %s %s\n", l.Key(), l.Path, l.Measure.Format(l.Amount))
+		fmt.Fprintf(&b, "limit %s %s %s\n", l.Identity(), l.Path, l.Measure.Format(l.Amount))
 	}
 	return b.String()
 }
@@ -229,7 +229,7 @@ func (s *setup) checkWorld() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	want := fmt.Sprintf("{Organisation:%d Account:%d AccountPath:acme/research/chat BillingAccount:acme Key:key_good Labels:[] Seller: Contract: Currency:EUR Book:public BookVersion:%s ModelAsked:m Model:m ModelRevision: Quantisation: Tokenizer: SizeClass:small}",
+	want := fmt.Sprintf("{Organisation:%d Account:%d AccountPath:acme/research/chat BillingAccount:acme Key:key_good Labels:[] Seller: Contract: Currency:EUR Book:public BookVersion:%s ModelAsked:m Model:m ModelRevision: Quantisation: Tokenizer: SizeClass:small Work:{Fixed:5992537314 Input:32477250 Output:6025014564 Context:0}}",
 		a.IDs[0], a.ID, now.Account("acme").Books[0].Version)
 	s.is("subject", fmt.Sprintf("%+v", *o.Subject), want)
 	s.is("offer", words(o.Model.ServedAs, o.Engines[0] == e, o.Book == now.Account("acme").Books[0], o.Account == a), "served/m true true true")
@@ -348,7 +348,7 @@ func TestLimitIdentity(t *testing.T) {
 	before := s.Current().Account("acme/small").Limits[0]
 	s.apply(file(t, `amount: "20640"`, `amount: "7"`), false)
 	after := s.Current().Account("acme/small").Limits[0]
-	s.is("identity", after.Key(), before.Key())
+	s.is("identity", after.Identity(), before.Identity())
 	s.is("changed", after.Amount == before.Amount, false)
 }
 

@@ -1,5 +1,5 @@
 # What a person runs by hand. `make check` is what CI runs.
-.PHONY: build test race lint fuzz bench kill realengine picture check
+.PHONY: build test race lint fuzz bench kill soak realengine picture check
 
 build: ## bin/talea
 	go build -trimpath -o bin/talea ./cmd/talea
@@ -22,6 +22,9 @@ bench: ## CPU, latency, memory and bytes per request, against a bare reverse pro
 
 kill: ## KILLS (default 200) times kill -9 of the real program under load, judged from outside; counts to docs/proof/kill.txt
 	go test -count=1 -timeout 60m -v ./test/kill -run TestKill -kills $(or $(KILLS),200) -report $(CURDIR)/docs/proof/kill.txt
+
+soak: ## SOAK (default 30m) of steady mixed load, every request compared with what the engine made; counts to docs/proof/soak.txt
+	go test -count=1 -timeout 0 -v ./test/soak -for $(or $(SOAK),30m) -report $(CURDIR)/docs/proof/soak.txt
 
 realengine: ## a real llama.cpp behind the gateway, with OpenAI's clients for Go and Node (needs apt and npm)
 	cd test/realengine && go test -count=1 -v ./...

@@ -59,15 +59,17 @@ type Ledger struct {
 
 // Record is the record of one request; its JSON is that of a receipt.
 type Record struct {
-	ID      string `json:"request_id"`
-	Status  string `json:"status"` // held, posted, void
-	Account string `json:"account"`
-	Outcome string `json:"outcome"`
-	Fault   string `json:"fault"`
-	Source  string `json:"usage_source"`
-	Flags   []string
-	Bounds  struct{ Input, Output, Joint int64 }
-	Usage   struct {
+	ID       string `json:"request_id"`
+	Status   string `json:"status"` // held, posted, void
+	Account  string `json:"account"`
+	Endpoint string
+	Stream   bool
+	Outcome  string `json:"outcome"`
+	Fault    string `json:"fault"`
+	Source   string `json:"usage_source"`
+	Flags    []string
+	Bounds   struct{ Input, Output, Joint int64 }
+	Usage    struct {
 		Input  int64 `json:"input_tokens"`
 		Cached int64 `json:"cache_read_input_tokens"`
 		Output int64 `json:"output_tokens"`
@@ -203,6 +205,12 @@ func (j *judge) femto(what, text string) *big.Int {
 		j.find("%s: %q is no amount", what, text)
 		return new(big.Int)
 	}
+	return n
+}
+
+// Femto reads a decimal amount as femto-units; nil is no amount.
+func Femto(text string) *big.Int {
+	n, _ := parseFemto(text)
 	return n
 }
 

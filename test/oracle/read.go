@@ -154,18 +154,8 @@ func ReadServer(a *Admin, store ledger.Reader, accounts []string, known map[stri
 		}
 		out.Records = append(out.Records, r)
 	}
-	seen := map[string]bool{}
-	for _, account := range accounts {
-		var list []Limit
-		if err := a.Get("/v1/limits?account="+url.QueryEscape(account), &list); err != nil {
-			return out, err
-		}
-		for _, l := range list {
-			if !seen[l.Name()] {
-				seen[l.Name()] = true
-				out.Limits = append(out.Limits, l)
-			}
-		}
+	if out.Limits, err = a.Limits(accounts); err != nil {
+		return out, err
 	}
 	if err := a.Get("/v1/usage?by=account", &out.Sums); err != nil {
 		return out, err
@@ -176,4 +166,23 @@ func ReadServer(a *Admin, store ledger.Reader, accounts []string, known map[stri
 	err = a.Get("/v1/status", &status)
 	out.OpenHolds = status.Open
 	return out, err
+}
+
+// Limits reads the limits on the paths of accounts, each once.
+func (a *Admin) Limits(accounts []string) ([]Limit, error) {
+	var out []Limit
+	seen := map[string]bool{}
+	for _, account := range accounts {
+		var list []Limit
+		if err := a.Get("/v1/limits?account="+url.QueryEscape(account), &list); err != nil {
+			return nil, err
+		}
+		for _, l := range list {
+			if !seen[l.Name()] {
+				seen[l.Name()] = true
+				out = append(out, l)
+			}
+		}
+	}
+	return out, nil
 }

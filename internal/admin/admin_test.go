@@ -247,6 +247,7 @@ func TestBodiesAreStrict(t *testing.T) {
 	}
 }
 
+// TestUsageStaysApart: I9.
 func TestUsageStaysApart(t *testing.T) {
 	s := newServer(t)
 	for _, secret := range []string{"secret-of-the-euro-key", "secret-of-the-other-key", "secret-of-the-dollar-key"} {

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -435,6 +436,21 @@ const maxSecretTest = 70_000 // bytes, more than the file of a secret may have
 type fastClock struct{}
 
 func (fastClock) Now() time.Time { return time.Now().Add(time.Hour) }
+
+// F089: there is no mode without a ledger: who does not say where it is gets no server, and nobody is answered.
+func TestNoLedgerNoServer(t *testing.T) {
+	for _, args := range [][]string{nil, {"--data", ""}} {
+		r := newRig(t)
+		i := slices.Index(r.args, "--data")
+		r.args = append(slices.Delete(r.args, i, i+2), args...)
+		if r.start() {
+			t.Fatalf("it has started with %q", r.args)
+		}
+		if status := <-r.ended; status != cli.ExitUsage || !strings.Contains(r.stderr.String(), "--data") {
+			t.Errorf("with %q it ends with %d: %s", r.args, status, r.stderr.String())
+		}
+	}
+}
 
 func TestClockThatWentBack(t *testing.T) {
 	r := newRig(t)

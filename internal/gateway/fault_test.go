@@ -14,7 +14,7 @@ import (
 )
 
 // TestEngineFaults lets an engine fail in every way that it knows, and looks at what the client sees and what is booked.
-// Rows of the fault matrix stand beside the cases.
+// Rows of the fault matrix stand beside the cases. F033, F035-F042, F044-F046, F049; I5, I6.
 func TestEngineFaults(t *testing.T) {
 	type want struct {
 		status  int
@@ -117,7 +117,7 @@ func TestFailover(t *testing.T) {
 }
 
 // TestSplitAnywhere: an engine whose stream arrives in single bytes, with every way to end a line, is relayed byte for
-// byte and metered the same (F045).
+// byte and metered the same (F045). I15.
 func TestSplitAnywhere(t *testing.T) {
 	events := "\xEF\xBB\xBF: hello\n\ndata:{\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Ünï \U0001F680\"}}]}\r\n\r\n" +
 		"data: {\"id\":\"c\",\rdata: \"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\r\r"
@@ -184,7 +184,7 @@ func TestBoundAsAsked(t *testing.T) {
 }
 
 // TestEngineSeesOurBound: what is forwarded is what the client sent, with the model, the bound and the stream's options as
-// we have them, our key for the engine, and nothing of the caller's key.
+// we have them, our key for the engine, and nothing of the caller's key. I11.
 func TestEngineSeesOurBound(t *testing.T) {
 	var got atomic.Pointer[string]
 	url := serving(t, func(w http.ResponseWriter, r *http.Request) {

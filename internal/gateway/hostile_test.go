@@ -18,6 +18,7 @@ import (
 var fastBody = gateway.Limits{Body: 50 * time.Millisecond}
 
 // TestHostileBodies: each gets a 4xx with JSON, and no engine sees any of it. Rows of the fault matrix stand beside.
+// F100-F104, F106.
 func TestHostileBodies(t *testing.T) {
 	e := newEngine(t)
 	r := newRig(t, setup{engines: []string{e.URL()}})
@@ -104,6 +105,7 @@ func many(n int, format string) string {
 }
 
 // TestHostileContent: what engines would fetch, run, or take as an image, however it is spelt, reaches none of them.
+// F108.
 func TestHostileContent(t *testing.T) {
 	part := func(p string) string { return `{"model":"m","messages":[{"role":"user","content":[` + p + `]}]}` }
 	for _, c := range []struct{ kind, name, path, body string }{
@@ -222,7 +224,7 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
-// TestRoutes: only the allow-list, byte for byte; each route says how it is metered or why it is free (F107).
+// TestRoutes: only the allow-list, byte for byte; each route says how it is metered or why it is free (F107). I10.
 func TestRoutes(t *testing.T) {
 	r := newRig(t, setup{engines: []string{newEngine(t).URL()}})
 	for _, line := range gateway.Routes() {

@@ -43,6 +43,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
+// TestStream: I15.
 func TestStream(t *testing.T) {
 	e := newEngine(t)
 	r := newRig(t, setup{engines: []string{e.URL()}})

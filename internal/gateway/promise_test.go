@@ -22,7 +22,7 @@ import (
 	"talea/internal/usage"
 )
 
-// TestHoldBeforeEngine: when an engine sees a request, its hold is on disk: another reader of the file finds it.
+// TestHoldBeforeEngine: when an engine sees a request, its hold is on disk: another reader of the file finds it. I4.
 func TestHoldBeforeEngine(t *testing.T) {
 	var dir string
 	var found atomic.Int64
@@ -66,7 +66,7 @@ func (g *gatedStore) Append(shard, epoch int64, b *ledger.Batch) error {
 	return g.Store.Append(shard, epoch, b)
 }
 
-// TestSettlementBeforeEnd: the end of an answer does not reach the client before its settlement is durable.
+// TestSettlementBeforeEnd: the end of an answer does not reach the client before its settlement is durable. I4.
 func TestSettlementBeforeEnd(t *testing.T) {
 	for name, more := range map[string]string{"stream": `,"stream":true`, "whole": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -111,6 +111,7 @@ func TestSettlementBeforeEnd(t *testing.T) {
 }
 
 // TestFailedSettlement: where the settlement cannot be written, the client sees an error and no end of the answer.
+// I4, I10.
 func TestFailedSettlement(t *testing.T) {
 	for name, more := range map[string]string{"stream": `,"stream":true`, "whole": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -171,6 +172,7 @@ func TestRevocationCutsStreams(t *testing.T) {
 }
 
 // TestHangUp: a client that leaves cancels the engine at once, streaming or not, and is charged for what was made (F066–F068).
+// I6.
 func TestHangUp(t *testing.T) {
 	for name, more := range map[string]string{"stream": `,"stream":true,"max_tokens":3000`, "whole": `,"max_tokens":3000`} {
 		t.Run(name, func(t *testing.T) {
@@ -256,7 +258,7 @@ func TestApplyUnderLoad(t *testing.T) {
 	}
 }
 
-// TestCanary: a text that is in every request is in no log, file or error of ours, whatever goes wrong.
+// TestCanary: a text that is in every request is in no log, file or error of ours, whatever goes wrong. F122; I11.
 func TestCanary(t *testing.T) {
 	const canary = "kanarienvogel-7Q2x"
 	body := func(marker, more string) string {

@@ -46,6 +46,7 @@ var notReached = map[refusal.Code]string{
 }
 
 // TestEveryRefusal reaches every row of refusal.Table by a request, and looks at what the client sees.
+// F088: a model without a price is refused. I10.
 func TestEveryRefusal(t *testing.T) {
 	reached := map[refusal.Code]bool{}
 	for _, c := range []struct {

@@ -12,7 +12,7 @@ import (
 	"talea/internal/quota"
 )
 
-// TestPeriodOfAdmission: a request belongs to the period in which it was admitted, however long it runs (F030).
+// TestPeriodOfAdmission: a request belongs to the period in which it was admitted, however long it runs (F030). I14.
 func TestPeriodOfAdmission(t *testing.T) {
 	r := newRig(t, limitOn(acme, quota.Money, period.Month, eur("0.002")), limitOn(acme, quota.Tokens, period.Total, units(10_000)))
 	r.clock.set(time.Date(2026, 11, 30, 22, 59, 58, 900_000_000, time.UTC)) // 23:59:58.9 in Berlin
@@ -38,7 +38,7 @@ func TestPeriodOfAdmission(t *testing.T) {
 	r.check()
 }
 
-// TestOneAllowanceADay: on days of 23 and 25 hours too, and where midnight does not exist (F029).
+// TestOneAllowanceADay: on days of 23 and 25 hours too, and where midnight does not exist (F029). I14.
 func TestOneAllowanceADay(t *testing.T) {
 	for _, x := range []struct {
 		zone  string

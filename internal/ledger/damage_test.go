@@ -107,7 +107,7 @@ func copyOf(t testing.TB, store ledger.Reader) *copied {
 	return c
 }
 
-// TestEveryFlippedBit: a bit that flips in any byte of any entry is found, and the entry is named.
+// TestEveryFlippedBit: a bit that flips in any byte of any entry is found, and the entry is named. I8.
 func TestEveryFlippedBit(t *testing.T) {
 	c := copyOf(t, lively(t).reader())
 	checked(t, c)
@@ -145,7 +145,7 @@ func TestEveryFlippedBit(t *testing.T) {
 	}
 }
 
-// TestEditedLog: entries taken away, doubled, swapped or moved to another organisation (F123).
+// TestEditedLog: entries taken away, doubled, swapped or moved to another organisation (F123). I8.
 func TestEditedLog(t *testing.T) {
 	whole := copyOf(t, lively(t).reader())
 	for name, x := range map[string]struct {

@@ -18,7 +18,7 @@ import (
 	"talea/internal/usage"
 )
 
-// TestTwentyOfMany: many ask at once, and the budget is for exactly 20 (F081).
+// TestTwentyOfMany: many ask at once, and the budget is for exactly 20 (F081). I1.
 func TestTwentyOfMany(t *testing.T) {
 	for _, clients := range []int{32, 128} {
 		t.Run(fmt.Sprint(clients), func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestTwentyOfMany(t *testing.T) {
 }
 
 // TestEverythingAtOnce: holds, extensions, checkpoints, settlements twice over, limits that change, readers and a check,
-// all concurrently. What was acknowledged is what the log says.
+// all concurrently. What was acknowledged is what the log says. I1 to I5.
 func TestEverythingAtOnce(t *testing.T) {
 	limits := func(n int64) []quota.Limit {
 		return []quota.Limit{limitOn(acme, quota.Tokens, period.Month, units(n)), limitOn(sales, quota.RequestCount, period.Day, units(n))}

@@ -27,7 +27,7 @@ var (
 
 // TestSimulation runs random histories of holds, settlements, limits that change, clocks that jump, restarts, crashes,
 // failed commits and rebuilt tables. Each decision and each balance is compared with a model of a page, and the whole
-// ledger is checked after every step. A failing history is run again with -seed.
+// ledger is checked after every step. A failing history is run again with -seed. I1 to I5, I8.
 func TestSimulation(t *testing.T) {
 	if *simSeed != 0 {
 		simulate(t, *simSeed)

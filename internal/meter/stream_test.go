@@ -46,7 +46,7 @@ func event(data string) string { return "data: " + data + "\n\n" }
 
 const done = "data: [DONE]\n\n"
 
-// What the client gets, to the byte, in every form that a stream may lawfully have. D stands for the end.
+// What the client gets, to the byte, in every form that a stream may lawfully have. D stands for the end. I15.
 func TestRelay(t *testing.T) {
 	for _, c := range []struct {
 		name, dialect string
@@ -433,7 +433,7 @@ func subsequence(a, b []byte) bool {
 }
 
 // FuzzFeed holds the laws of relaying: however the input is cut up, the same comes out and is counted; what comes out is
-// the input less something, and less nothing where there is nothing to hide.
+// the input less something, and less nothing where there is nothing to hide. I15.
 func FuzzFeed(f *testing.F) {
 	for _, file := range []string{"vllm/running.sse", "vllm/error.sse", "llamacpp/n3.sse", "llamacpp/batch.sse", "ollama/text.sse", "openai/onfinish.sse"} {
 		f.Add(transcript(f, file), []byte{3, 200, 0}, uint8(5))

@@ -82,7 +82,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// TestTiles: from any instant, the periods of a window contain it, have neither gap nor overlap and no label twice.
+// TestTiles: from any instant, the periods of a window contain it, have neither gap nor overlap and no label twice. I14.
 func TestTiles(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	for _, name := range []string{

@@ -160,7 +160,7 @@ func TestTier(t *testing.T) {
 	}
 }
 
-// Each fault is named at its line, and nothing that is not built yet is accepted and ignored.
+// Each fault is named at its line, and nothing that is not built yet is accepted and ignored. F091.
 func TestRefused(t *testing.T) {
 	const head = "- name: b\n  currency: EUR\n"
 	price := func(members string) string { return head + "  prices:\n  - {model: m, meter: input, " + members + "}" }
@@ -325,6 +325,7 @@ func FuzzParseCanonical(f *testing.F) {
 	})
 }
 
+// TestCheck: F092: versions that overlap or leave a gap. I7.
 func TestCheck(t *testing.T) {
 	book := func(name, currency, from, to string) string {
 		s := "- {name: " + name + ", currency: " + currency + ", prices: [], effective: {from: 2026-" + from + "T00:00:00Z"

@@ -37,7 +37,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeNeverOverspends: whatever is granted, used + held stays at or below the limit.
+// TestJudgeNeverOverspends: whatever is granted, used + held stays at or below the limit. I1.
 func TestJudgeNeverOverspends(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {

@@ -27,6 +27,7 @@ type sheet struct {
 	out     []string // result lines of the last step
 }
 
+// TestGolden: I7.
 func TestGolden(t *testing.T) {
 	const file = "testdata/golden.txt"
 	text, err := os.ReadFile(file)

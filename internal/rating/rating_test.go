@@ -212,6 +212,7 @@ func checkLaw(t *testing.T, b usage.Bounds, share [5]uint64, prices *price.Row) 
 	}
 }
 
+// TestRateIsWithinCeiling: I1, I6.
 func TestRateIsWithinCeiling(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	bound := func() int64 { return r.Int64N(usage.MaxCount+1) >> r.IntN(50) }

@@ -9,6 +9,7 @@ import (
 )
 
 // TestErrors has a change of testdata/world.yaml in each row, and everything that is said about it.
+// F092: among them price books whose times overlap or have gaps.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		old, now string

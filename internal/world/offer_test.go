@@ -127,7 +127,7 @@ price_books:`,
 	s.is("the same offer", words(o == again, o == other, o.Subject == other.Subject), "true false false")
 }
 
-// TestVersions: versions of a price book follow each other, and every request is wholly under one.
+// TestVersions: versions of a price book follow each other, and every request is wholly under one. F010; I7.
 func TestVersions(t *testing.T) {
 	s := open(t)
 	two := file(t, "effective: {from: 2026-01-01T00:00:00+01:00}", "effective: {from: 2026-01-01T00:00:00+01:00, to: 2026-12-01T00:00:00+01:00}",

@@ -184,7 +184,7 @@ func size(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
-// TestDurable: the settings on which every promise stands.
+// TestDurable: the settings on which every promise stands. I4.
 func TestDurable(t *testing.T) {
 	s, _ := started(t, t.TempDir())
 	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "user_version": "1"} {

@@ -237,7 +237,7 @@ func (r *rig) talea(args ...string) (string, int) {
 }
 
 const (
-	hello     = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
+	hello     = `{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}`
 	helloLive = `{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}`
 )
 

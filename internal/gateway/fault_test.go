@@ -25,6 +25,7 @@ func TestEngineFaults(t *testing.T) {
 		flags   usage.Flags
 	}
 	const done, gone = "data: [DONE]\n\n", `data: {"error":{`
+	const short = `,"max_tokens":200` // a whole answer that is asked for whole; without it the engine streams
 	for _, c := range []struct {
 		name   string // fault row
 		marker string
@@ -34,22 +35,30 @@ func TestEngineFaults(t *testing.T) {
 		{"F033 500", "c=5 fault=500", "", want{502, `"engine_unavailable"`, usage.Unserved, 0, usage.SourceNone, 0}},
 		{"F033 429", "c=5 fault=429", "", want{503, `"overloaded"`, usage.Unserved, 0, usage.SourceNone, 0}},
 		{"F035 cut, stream", "c=50 fault=cut", streaming, want{200, gone, usage.Broken, 0, usage.EngineRunning, 0}},
-		{"F035 cut, whole", "c=50 fault=cut", "", want{502, `"engine_unavailable"`, usage.Broken, 0, usage.SourceNone, 0}},
+		{"F035 cut, whole", "c=50 fault=cut", short, want{502, `"engine_unavailable"`, usage.Broken, 0, usage.SourceNone, 0}},
+		{"F035 cut, long", "c=50 fault=cut", "", want{502, `"engine_unavailable"`, usage.Broken, 0, usage.EngineRunning, 0}},
+		{"F036 error, long", "c=50 fault=error", "", want{502, `"engine_unavailable"`, usage.Broken, 0, usage.EngineRunning, 0}},
 		{"F035 reset, stream", "c=50 fault=reset", streaming, want{200, gone, usage.Broken, 0, usage.EngineRunning, 0}},
 		{"F036 error, stream", "c=50 fault=error", streaming, want{200, gone, usage.Broken, 0, usage.EngineRunning, 0}},
-		{"F037 no usage, whole", "c=5 fault=nousage", "", want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageMissing}},
+		{"F037 no usage, whole", "c=5 fault=nousage", short, want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageMissing}},
+		{"F037 no usage, long", "c=5 chunks=5 fault=nousage", "", want{200, `"content"`, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageMissing}},
 		{"F037 no usage, stream", "c=5 chunks=5 fault=nousage", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageMissing}},
-		{"F037 null, whole", "c=5 fault=nullusage", "", want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageMissing}},
-		{"F037 zero, whole", "c=5 fault=zero", "", want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagZeroWithText}},
+		{"F037 null, whole", "c=5 fault=nullusage", short, want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageMissing}},
+		{"F037 null, long", "c=5 chunks=5 fault=nullusage", "", want{200, `"content"`, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageMissing}},
+		{"F037 zero, whole", "c=5 fault=zero", short, want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagZeroWithText}},
+		{"F037 zero, long", "c=5 chunks=5 fault=zero", "", want{200, `"content"`, usage.Completed, 5, usage.GatewayCount, usage.FlagZeroWithText}},
 		{"F037 zero, stream", "c=5 chunks=5 fault=zero", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagZeroWithText}},
 		{"F038 twice", "c=20 fault=twice", streaming, want{200, done, usage.Completed, 20, usage.EngineFinal, usage.FlagUsageTwice}},
 		{"F039 1e18", "c=5 chunks=5 fault=huge", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageRefused}},
 		{"F039 -5", "c=5 chunks=5 fault=negative", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageRefused}},
 		{"F039 string", "c=5 chunks=5 fault=string", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageRefused}},
-		{"F039 12.5", "c=5 fault=fraction", "", want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageRefused}},
+		{"F039 12.5", "c=5 fault=fraction", short, want{200, `"content"`, usage.Completed, 1, usage.GatewayCount, usage.FlagUsageRefused}},
+		{"F039 12.5, long", "c=5 chunks=5 fault=fraction", "", want{200, `"content"`, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageRefused}},
 		{"F039 2^63", "c=5 chunks=5 fault=over63", streaming, want{200, done, usage.Completed, 5, usage.GatewayCount, usage.FlagUsageRefused}},
 		{"F040 falls", "c=20 chunks=10 fault=falls", streaming, want{200, done, usage.Completed, 10, usage.EngineRunning, usage.FlagRunningFell}},
 		{"F041 overrun", "c=400 chunks=400 fault=overrun", `,"max_tokens":40` + streaming, want{200, `"x_stopped":"budget"`, usage.Cut, 40, usage.EngineRunning, usage.FlagOverBound}},
+		{"F041 overrun, long", "c=400 chunks=400 fault=overrun", `,"max_tokens":300`, want{200, `"finish_reason":"length"`, usage.Cut, 300, usage.EngineRunning, usage.FlagOverBound}},
+		{"F042 stall, long", "c=20 fault=stall", "", want{504, `"engine_timeout"`, usage.Broken, 0, usage.EngineRunning, 0}},
 		{"F042 stall", "c=20 fault=stall", streaming, want{200, gone, usage.Broken, 0, usage.EngineRunning, 0}},
 		{"F044 giant line", "c=20 fault=giant", streaming, want{200, gone, usage.Broken, 0, usage.EngineRunning, 0}},
 		{"F045 bad SSE", "c=20 fault=badsse", streaming, want{200, done, usage.Completed, 20, usage.EngineFinal, 0}},
@@ -202,8 +211,8 @@ func TestEngineSeesOurBound(t *testing.T) {
 		name, more string
 		has, lacks []string
 	}{
-		{"no bound", ``, []string{`"max_tokens":1000`}, []string{`"stream"`}},
-		{"smaller of two", `,"max_tokens":50,"max_completion_tokens":70`, []string{`"max_tokens":50`}, []string{":70", "max_completion"}},
+		{"no bound", ``, []string{`"max_tokens":1000`, `"stream":true`, `"continuous_usage_stats":true`}, nil},
+		{"smaller of two", `,"max_tokens":50,"max_completion_tokens":70`, []string{`"max_tokens":50`}, []string{":70", "max_completion", `"stream"`}},
 		{"above the model's", `,"max_tokens":100000`, []string{`"max_tokens":4096`}, []string{"100000"}},
 		{"null", `,"max_tokens":null`, []string{`"max_tokens":1000`}, []string{"null"}},
 		{"zero is one", `,"max_tokens":0`, []string{`"max_tokens":1`}, nil},

@@ -117,7 +117,11 @@ func (x *exchange) served(b *backend, resp *engine.Response) error {
 	r.Engine, r.EngineKind, r.EngineVersion, r.Region = b.Name, b.Kind, b.Version, b.Region
 	r.GPUKind, r.GPUCount, r.TierServed = b.GPUKind, b.GPUCount, "standard"
 	r.FirstMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
-	want := "application/json"
+	const whole = "application/json"
+	if x.answer.gather && !x.mustGather(b.dialect) && strings.HasPrefix(resp.ContentType, whole) {
+		x.answer.gather = false // it does not stream, which only we wanted
+	}
+	want := whole
 	if x.req.stream || x.answer.gather {
 		want = "text/event-stream"
 	}
@@ -184,7 +188,7 @@ func (x *exchange) whyCut() error {
 // reason is told.
 func (x *exchange) engineRefused(resp *engine.Response) error {
 	defer resp.Close()
-	defer x.watchSilence().Stop()
+	defer x.watchSilence(x.g.Limits.Idle).Stop()
 	b, _ := readAll(x.buf[:0], resp, -1, 64<<10, func(int64) error { return nil }) // what cannot be read is not told
 	x.buf = b
 	x.result.Outcome, x.result.Fault = usage.EngineSaid, usage.Client
@@ -225,10 +229,10 @@ func isName(b []byte) bool {
 }
 
 // compose writes the body for one engine: the members as the client sent them, byte for byte, but for those that are ours.
-// gather says that the engine is asked to stream what the client wants whole, since it tells whole answers' usage wrong.
+// gather says that the engine is asked to stream what the client wants whole.
 func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
 	q, d := &x.req, to.dialect
-	gather = !q.stream && d.PerChoice && !q.endpoint.embedding && q.shape.Choices*q.shape.Prompts > 1
+	gather = x.gathers(d)
 	b = append(b, `{"model":`...)
 	b = jsonscan.AppendQuote(b, x.offer.Model.ServedAs)
 	bound := d.BoundMember(q.endpoint.kind)
@@ -264,6 +268,42 @@ func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
 		b = jsonscan.AppendQuote(b, x.offer.Account.Salt)
 	}
 	return append(b, '}'), gather
+}
+
+// gathers decides whether an answer that the client wants whole is asked for as a stream and put together here: where the
+// engine tells whole answers' usage wrong, and where the answer may be long and the engine tells what it has used so far.
+func (x *exchange) gathers(d *engine.Dialect) bool {
+	q := &x.req
+	if q.stream || q.endpoint.embedding {
+		return false
+	}
+	if x.mustGather(d) {
+		return true
+	}
+	long := x.bounds.Output > x.g.Limits.Whole.Output || x.bounds.Input > x.g.Limits.Whole.Input
+	if !long || d.Running != engine.OptionRunning && d.Running != engine.TimingsRunning {
+		return false
+	}
+	for i := range q.members {
+		if m := &q.members[i]; m.kind != jsonscan.Null && onlyWhole(m.name) {
+			return false
+		}
+	}
+	return true
+}
+
+// mustGather says that a whole answer would tell the usage of its first choice only.
+func (x *exchange) mustGather(d *engine.Dialect) bool {
+	return d.PerChoice && x.req.shape.Choices*x.req.shape.Prompts > 1
+}
+
+// onlyWhole names members that bring something into a whole answer which its stream does not have, or not in the same way.
+func onlyWhole(name []byte) bool {
+	switch string(name) {
+	case "echo", "audio", "return_prompt_text", "functions", "function_call", "return_tokens":
+		return true
+	}
+	return false
 }
 
 // isOurs names the members that are always written by us, whatever a dialect's table says.

@@ -35,6 +35,7 @@ import (
 	"talea/internal/price"
 	"talea/internal/refusal"
 	"talea/internal/tape"
+	"talea/internal/usage"
 	"talea/internal/world"
 )
 
@@ -54,12 +55,15 @@ type Options struct {
 // Limits are the times and sizes that bound one request. Zero values take the defaults.
 type Limits struct {
 	Connect  time.Duration // to an engine: 2 s
-	Header   time.Duration // from a request's last byte to an engine's first: 10 min
-	Idle     time.Duration // between two reads of an answer: 60 s
+	Header   time.Duration // from a request's last byte to an engine's first, and from there to a stream's first event: 10 min
+	Idle     time.Duration // between two later reads of an answer: 60 s
 	Write    time.Duration // for a client to take what was sent: 60 s
 	Body     time.Duration // for a body to arrive, beside 1 s for each 32 KiB: 10 s
 	MaxBytes int64         // of an answer that is not streamed: 64 MiB
-	Bodies   int64         // of all request bodies above 64 KiB together, while they are in the path: 1 GiB
+	// Whole are bounds above which a whole answer is asked for as a stream, of engines that tell running usage: so it is metered
+	// from its first token, and a hang-up or a break finds what was used. 4,096 tokens of input, 256 of output; Joint is not read.
+	Whole  usage.Bounds
+	Bodies int64 // of all request bodies above 64 KiB together, while they are in the path: 1 GiB
 }
 
 func (l *Limits) defaults() {
@@ -73,6 +77,9 @@ func (l *Limits) defaults() {
 	}
 	if l.MaxBytes == 0 {
 		l.MaxBytes = 64 << 20
+	}
+	if l.Whole == (usage.Bounds{}) {
+		l.Whole = usage.Bounds{Input: 4096, Output: 256}
 	}
 	if l.Bodies == 0 {
 		l.Bodies = 1 << 30

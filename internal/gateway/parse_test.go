@@ -37,7 +37,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func checkBody(t *testing.T, ep *endpoint, d *engine.Dialect, body []byte, offer *world.Offer) {
-	x := &exchange{ep: ep, offer: offer}
+	x := &exchange{g: &Gateway{}, ep: ep, offer: offer}
 	if x.req.parse(ep, body) != nil || x.req.admit(d) != nil {
 		return
 	}

@@ -73,14 +73,14 @@ var (
 
 // watchSilence ends the request when the engine says nothing for too long. It closes over the request's own cancel: the timer
 // may fire when the exchange already serves another.
-func (x *exchange) watchSilence() *time.Timer {
+func (x *exchange) watchSilence(most time.Duration) *time.Timer {
 	cancel := x.cancel
-	return time.AfterFunc(x.g.Limits.Idle, func() { cancel(errIdle) })
+	return time.AfterFunc(most, func() { cancel(errIdle) })
 }
 
 // readWhole reads the engine's body, with a bound on its size and on its silences.
 func (x *exchange) readWhole() ([]byte, error) {
-	idle := x.watchSilence()
+	idle := x.watchSilence(x.g.Limits.Idle)
 	defer idle.Stop()
 	b := x.buf[:0]
 	if n := x.answer.ContentLength; n > x.g.Limits.MaxBytes {
@@ -144,10 +144,10 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 	return report
 }
 
-// gather makes one whole answer of an event stream: the engine would tell the usage of its first choice only.
+// gather makes one whole answer of an event stream.
 func (x *exchange) gather(o meter.Options) meter.Report {
 	x.gathered = meter.NewGather(x.answer.backend.dialect, o, int(x.g.Limits.MaxBytes))
-	x.pump(gatherer{x.gathered}, func([]byte, bool) error { return nil })
+	x.pump(gatherer{x.gathered, x.started}, func([]byte, bool) error { return nil })
 	report := x.gathered.Report()
 	if x.result.Outcome == usage.Completed {
 		x.result.Delivered = report.Counts.Output()
@@ -164,12 +164,26 @@ type feeder interface {
 }
 
 // gatherer is a feeder that relays nothing.
-type gatherer struct{ *meter.Gather }
+type gatherer struct {
+	*meter.Gather
+	since time.Time
+}
 
+// Feed takes a breath after what does not end the answer: nobody waits for a part of it, and a read of several tokens costs
+// what one of a single token costs. The breath is a sixty-fourth of the time that the answer has taken so far, which is what
+// it can be late by, and shorter than a hang-up may go unnoticed.
 func (g gatherer) Feed(in []byte) ([]byte, meter.Event, error) {
 	ev, err := g.Gather.Feed(in)
+	if ev == meter.None && err == nil && len(in) > 0 {
+		time.Sleep(min(max(time.Since(g.since)/64, shortBreath), longBreath))
+	}
 	return nil, ev, err
 }
+
+const (
+	shortBreath = 500 * time.Microsecond
+	longBreath  = 50 * time.Millisecond
+)
 
 func (g gatherer) End() ([]byte, meter.Event) { return nil, g.Gather.End() }
 
@@ -186,7 +200,7 @@ func (x *exchange) pump(s feeder, write func(out []byte, last bool) error) {
 		x.buf = make([]byte, 0, 16<<10)
 	}
 	buf := x.buf[:cap(x.buf)]
-	idle := x.watchSilence()
+	idle := x.watchSilence(x.g.Limits.Header) // the head of a stream comes at once, its first event when a prompt has been read
 	defer idle.Stop()
 	marked, markedAt := int64(0), x.started
 	for {
@@ -255,8 +269,11 @@ func (x *exchange) beginStream() {
 
 // stamp says on the answer what served it and under which price.
 func (x *exchange) stamp(h http.Header) {
-	s := x.offer.Subject
-	values := [3]string{s.Book + "@" + s.BookVersion, s.Model, strconv.FormatInt(x.result.FirstMicros/1000, 10)}
+	s, micros := x.offer.Subject, x.result.FirstMicros
+	if !x.req.stream { // it was made before it began
+		micros = x.result.TotalMicros
+	}
+	values := [3]string{s.Book + "@" + s.BookVersion, s.Model, strconv.FormatInt(micros/1000, 10)}
 	h["X-Price-Version"], h["X-Model-Served"], h["Openai-Processing-Ms"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	h["X-Price-Multiplier"] = timesOne
 	if x.row.Multiplier != 1_000_000 {

@@ -347,3 +347,10 @@ func (r *rig) recordID(p reply) usage.ID {
 	}
 	return id
 }
+
+// copyAll copies all that comes; a nil t says that it may break off.
+func copyAll(t *testing.T, to io.Writer, from io.Reader) {
+	if _, err := io.Copy(to, from); err != nil && t != nil {
+		t.Error(err)
+	}
+}

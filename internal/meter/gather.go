@@ -12,25 +12,41 @@ import (
 // ErrTooLarge is the error for an answer that is more than Gather may hold.
 var ErrTooLarge = errors.New("the engine's answer is too large")
 
-// Gather makes a whole answer of a stream: for engines that tell the usage of several choices only in a stream
-// (engine.Dialect.PerChoice), when the client asked for no stream. The text is joined as it came, escapes and all.
+// Gather makes a whole answer of a stream, when the client asked for no stream: for engines that tell the usage of several
+// choices only so (engine.Dialect.PerChoice), and for long answers, of which a whole one tells nothing until its end. What
+// it makes is what the engine would have answered whole, less members that are null. Text is joined as it came, escapes
+// and all.
 type Gather struct {
 	s       Stream
 	most    int // bytes of text it may hold
 	size    int
 	choices []gathered
 	members []byte // the members of the first chunk that a whole answer has too, each with a comma before it
+	usage   []byte // the final usage, as the engine told it last
+	timing  []byte // and the times
 	err     error
 }
 
 // gathered is one choice. Strings are the insides of JSON strings.
 type gathered struct {
 	content, thought, refusal, text []byte
-	hasContent                      bool
 	thoughtName                     string // what the engine calls its thoughts
 	tools                           []tool
-	logprobs                        []byte // elements of logprobs.content
+	logprobs                        []list
+	more                            []member
 	finish                          []byte // with quotes
+}
+
+// list is an array that comes in pieces: the elements so far.
+type list struct {
+	name     string
+	elements []byte
+}
+
+// member is a member of a choice that has no rule here: its last value that was not null.
+type member struct {
+	name  string
+	value []byte
 }
 
 // tool is one tool call.
@@ -86,7 +102,16 @@ func (g *Gather) Body(dst []byte, billed *usage.Counts, cost Cost) []byte {
 	} else {
 		dst = append(dst, `,"object":"chat.completion"`...)
 	}
-	dst = appendUsage(append(dst, `,"usage":`...), billed, cost)
+	dst = append(dst, `,"usage":`...)
+	if g.usage != nil && g.s.told == 1 && g.s.flags == 0 {
+		dst = appendWithCost(dst, g.usage, cost)
+	} else {
+		dst = appendUsage(dst, billed, cost)
+	}
+	if g.timing != nil {
+		dst = append(jsonscan.AppendQuote(append(dst, ','), g.s.d.TimingMember), ':')
+		dst = append(dst, g.timing...)
+	}
 	return append(dst, '}')
 }
 
@@ -103,6 +128,16 @@ func (g *Gather) tags(data []byte) {
 		}
 		return true
 	})
+}
+
+// final keeps what the engine says of the whole answer.
+func (g *Gather) final(usageValue, timingValue []byte) {
+	if len(usageValue) > 0 {
+		g.usage = append(g.usage[:0], usageValue...)
+	}
+	if len(timingValue) > 0 && timingValue[0] == '{' {
+		g.timing = append(g.timing[:0], timingValue...)
+	}
 }
 
 // take joins what one choice of a chunk brings.
@@ -126,9 +161,35 @@ func (g *Gather) take(index int, object []byte) {
 			c.finish = append(c.finish[:0], value...)
 		case string(name) == "logprobs" && kind == jsonscan.Object:
 			c.addLogprobs(value)
+		case kind != jsonscan.Null && !isRuled(name):
+			c.keep(name, value)
 		}
 		return true
 	})
+}
+
+// isRuled reports whether a member of a choice has a rule of its own, whatever its value.
+func isRuled(name []byte) bool {
+	switch string(name) {
+	case "index", "delta", "text", "finish_reason", "logprobs":
+		return true
+	}
+	return false
+}
+
+// maxMore bounds the members of a choice that are kept without a rule, and the arrays of its log probabilities.
+const maxMore = 16
+
+func (c *gathered) keep(name, value []byte) {
+	for i := range c.more {
+		if c.more[i].name == string(name) {
+			c.more[i].value = append(c.more[i].value[:0], value...)
+			return
+		}
+	}
+	if len(c.more) < maxMore {
+		c.more = append(c.more, member{string(name), append([]byte(nil), value...)})
+	}
 }
 
 func inside(quoted []byte) []byte { return quoted[1 : len(quoted)-1] }
@@ -147,7 +208,7 @@ func (c *gathered) delta(object []byte) {
 		}
 		switch string(name) {
 		case "content":
-			c.content, c.hasContent = append(c.content, inside(value)...), true
+			c.content = append(c.content, inside(value)...)
 		case "reasoning_content", "reasoning":
 			c.thought, c.thoughtName = append(c.thought, inside(value)...), string(name)
 		case "refusal":
@@ -196,14 +257,32 @@ func (c *gathered) toolCall(object []byte) {
 
 func (c *gathered) addLogprobs(object []byte) {
 	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
-		if string(name) == "content" && kind == jsonscan.Array && v.End-v.Start > 2 {
-			if len(c.logprobs) > 0 {
-				c.logprobs = append(c.logprobs, ',')
+		if kind != jsonscan.Array {
+			return true
+		}
+		if l := c.list(string(name)); l != nil {
+			more := inside(object[v.Start:v.End])
+			if len(l.elements) > 0 && len(more) > 0 {
+				l.elements = append(l.elements, ',')
 			}
-			c.logprobs = append(c.logprobs, inside(object[v.Start:v.End])...)
+			l.elements = append(l.elements, more...)
 		}
 		return true
 	})
+}
+
+// list finds an array of log probabilities: one of chats, four of text completions.
+func (c *gathered) list(name string) *list {
+	for i := range c.logprobs {
+		if c.logprobs[i].name == name {
+			return &c.logprobs[i]
+		}
+	}
+	if len(c.logprobs) == maxMore {
+		return nil
+	}
+	c.logprobs = append(c.logprobs, list{name: name})
+	return &c.logprobs[len(c.logprobs)-1]
 }
 
 func (c *gathered) appendEnds(b []byte, index int) []byte {
@@ -213,10 +292,20 @@ func (c *gathered) appendEnds(b []byte, index int) []byte {
 	}
 	b = append(append(b, `"finish_reason":`...), finish...)
 	b = strconv.AppendInt(append(b, `,"index":`...), int64(index), 10)
+	for _, m := range c.more {
+		b = append(jsonscan.AppendQuote(append(b, ','), m.name), ':')
+		b = append(b, m.value...)
+	}
 	if len(c.logprobs) == 0 {
 		return append(b, `,"logprobs":null`...)
 	}
-	return append(append(append(b, `,"logprobs":{"content":[`...), c.logprobs...), `]}`...)
+	sep := `,"logprobs":{`
+	for _, l := range c.logprobs {
+		b = append(jsonscan.AppendQuote(append(b, sep...), l.name), `:[`...)
+		b = append(append(b, l.elements...), ']')
+		sep = ","
+	}
+	return append(b, '}')
 }
 
 func (c *gathered) appendText(b []byte, index int) []byte {
@@ -227,7 +316,7 @@ func (c *gathered) appendText(b []byte, index int) []byte {
 func (c *gathered) appendMessage(b []byte, index int) []byte {
 	b = c.appendEnds(append(b, '{'), index)
 	b = append(b, `,"message":{"role":"assistant","content":`...)
-	if c.hasContent || len(c.tools) == 0 && len(c.refusal) == 0 {
+	if len(c.content) > 0 || len(c.tools) == 0 && len(c.refusal) == 0 {
 		b = append(append(append(b, '"'), c.content...), '"')
 	} else {
 		b = append(b, "null"...)

@@ -165,6 +165,9 @@ func (s *Stream) account(data []byte, c *chunk) {
 	case final:
 		r := s.d.Read(usageValue, timingValue)
 		s.timing = longer(s.timing, r.Timing)
+		if s.keep != nil {
+			s.keep.final(usageValue, timingValue)
+		}
 		index := -1
 		if s.d.PerChoice {
 			index = s.lastFinished

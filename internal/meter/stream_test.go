@@ -22,16 +22,23 @@ func decode(t testing.TB, b []byte) map[string]any {
 	return m
 }
 
-// choicesOf returns the choices of an answer, less members that are null.
+// choicesOf returns the choices of an answer, less members that are null or empty lists.
 func choicesOf(m map[string]any) []any {
 	for _, c := range m["choices"].([]any) {
-		for name, v := range c.(map[string]any) {
-			if v == nil {
-				delete(c.(map[string]any), name)
-			}
-		}
+		prune(c.(map[string]any))
 	}
 	return m["choices"].([]any)
+}
+
+func prune(m map[string]any) {
+	for name, v := range m {
+		if list, ok := v.([]any); v == nil || ok && len(list) == 0 {
+			delete(m, name)
+		}
+		if object, ok := v.(map[string]any); ok {
+			prune(object)
+		}
+	}
 }
 
 const (

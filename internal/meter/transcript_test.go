@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -321,16 +322,18 @@ func TestGatherMakesTheWholeAnswer(t *testing.T) {
 		name string
 		o    Options
 	}{
-		{"chat", Options{}}, {"n3", Options{Choices: 3}}, {"think", Options{}}, {"think_n2", Options{Choices: 2}},
-		{"logprobs", Options{Choices: 2}}, {"text", Options{}}, {"batch", Options{Prompts: 2, Choices: 2}},
+		{"llamacpp/chat", Options{}}, {"llamacpp/n3", Options{Choices: 3}}, {"llamacpp/think", Options{}}, {"llamacpp/think_n2", Options{Choices: 2}},
+		{"llamacpp/logprobs", Options{Choices: 2}}, {"llamacpp/text", Options{}}, {"llamacpp/batch", Options{Prompts: 2, Choices: 2}},
+		{"vllm/chat", Options{}}, {"vllm/n3", Options{Choices: 3}}, {"vllm/think", Options{}},
 	} {
-		g := NewGather(dialect(t, "llamacpp"), c.o, 1<<20)
-		ev, err := g.Feed(transcript(t, "llamacpp/"+c.name+".sse"))
+		kind, _, _ := strings.Cut(c.name, "/")
+		g := NewGather(dialect(t, kind), c.o, 1<<20)
+		ev, err := g.Feed(transcript(t, c.name+".sse"))
 		if err != nil || ev != Finished {
 			t.Fatalf("%s: event %d, %v", c.name, ev, err)
 		}
 		r := g.Report()
-		got, want := decode(t, g.Body(nil, &r.Counts, Cost{"0.0042", "EUR"})), decode(t, transcript(t, "llamacpp/"+c.name+".json"))
+		got, want := decode(t, g.Body(nil, &r.Counts, Cost{"0.0042", "EUR"})), decode(t, transcript(t, c.name+".json"))
 		if g, w := fmt.Sprint(choicesOf(got)), fmt.Sprint(choicesOf(want)); g != w {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, g, w)
 		}
@@ -342,6 +345,44 @@ func TestGatherMakesTheWholeAnswer(t *testing.T) {
 		u := got["usage"].(map[string]any)
 		if u["completion_tokens"] != float64(r.Counts.Output()) || u["cost"] != "0.0042" || u["currency"] != "EUR" {
 			t.Errorf("%s: usage %v", c.name, u)
+		}
+	}
+}
+
+// What a stream cuts into pieces, and how a whole answer has it: tool calls, log probabilities of chats and of text, what an
+// engine adds to a choice, its own usage with all details, and its times.
+func TestGatherJoins(t *testing.T) {
+	tools := NewGather(dialect(t, "vllm"), Options{}, 1<<20)
+	if ev, err := tools.Feed(transcript(t, "vllm/tools.sse")); err != nil || ev != Finished {
+		t.Fatal(ev, err)
+	}
+	text := NewGather(dialect(t, "vllm"), Options{}, 1<<20)
+	for _, chunk := range []string{
+		`{"id":"c","object":"text_completion","created":1,"model":"m","system_fingerprint":"fp","choices":[{"index":0,"text":"a","logprobs":{"text_offset":[0],"token_logprobs":[null],"tokens":["a"],"top_logprobs":[null]},"finish_reason":null,"stop_reason":null}]}`,
+		`{"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":"","logprobs":{"text_offset":[],"token_logprobs":[],"tokens":[],"top_logprobs":[]},"finish_reason":null,"stop_reason":null}]}`,
+		`{"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":"\u00e9b","logprobs":{"text_offset":[1,2],"token_logprobs":[-1,-2],"tokens":["é","b"],"top_logprobs":[{"é":-1},{"b":-2}]},"finish_reason":"stop","stop_reason":128009}]}`,
+		`{"id":"c","object":"text_completion","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":3,"total_tokens":6,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2,"own":7}},"metrics":{"queue_time_ms":1}}`,
+		`[DONE]`,
+	} {
+		if _, err := text.Feed([]byte(event(chunk))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		g    *Gather
+		want string
+	}{
+		{tools, `{"id":"chatcmpl-5f3c9a","object":"chat.completion","created":1764000000,"model":"llama-70b","choices":[{"index":0,"finish_reason":"tool_calls","logprobs":null,
+			"message":{"role":"assistant","content":null,"tool_calls":[{"id":"chatcmpl-tool-1","type":"function","function":{"name":"weigh","arguments":"{\"what\": \"bread\"}"}}]}}],
+			"usage":{"prompt_tokens":40,"total_tokens":53,"completion_tokens":13,"prompt_tokens_details":{"cached_tokens":0},"cost":"1","currency":"EUR"}}`},
+		{text, `{"id":"c","object":"text_completion","created":1,"model":"m","system_fingerprint":"fp","choices":[{"index":0,"text":"aéb","finish_reason":"stop","stop_reason":128009,
+			"logprobs":{"text_offset":[0,1,2],"token_logprobs":[null,-1,-2],"tokens":["a","é","b"],"top_logprobs":[null,{"é":-1},{"b":-2}]}}],
+			"usage":{"prompt_tokens":3,"total_tokens":6,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2,"own":7},"cost":"1","currency":"EUR"},"metrics":{"queue_time_ms":1}}`},
+	} {
+		r := c.g.Report()
+		got, want := decode(t, c.g.Body(nil, &r.Counts, Cost{"1", "EUR"})), decode(t, []byte(c.want))
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("joined:\n got %v\nwant %v", got, want)
 		}
 	}
 }

@@ -81,6 +81,7 @@ type Ledger struct {
 	opt   Options
 	epoch int64
 	wake  chan struct{}
+	large chan struct{} // the pending group has enough entries
 	stop  chan struct{}
 	ended chan struct{}
 	watch *time.Timer                   // runs out when a commit takes longer than Options.Patience

@@ -36,7 +36,7 @@ func Open(store Store, opt Options) (*Ledger, error) {
 	opt.Retention = max(opt.Retention, minRetention)
 	l := &Ledger{
 		store: store, opt: opt, epoch: epoch, orgs: map[orgID]*org{}, steps: map[string][]PriceStep{},
-		pending: newGroup(nil), wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+		pending: newGroup(nil), wake: make(chan struct{}, 1), large: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	wrongClock, err := l.readClock(lastAt)
 	if err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,7 +21,8 @@ import (
 
 // rateCall is what `talea rate` is asked.
 type rateCall struct {
-	file, book, model, sizeClass, at, tier, load, before, usage string
+	file, book, at, load, before, usage string
+	price.Query
 }
 
 func (p *Program) rate() *cobra.Command {
@@ -30,27 +32,32 @@ func (p *Program) rate() *cobra.Command {
 		Short: "Rate usage by hand, without a server",
 		Long: `Rate usage by hand with a price book of a file, as a settled request would be rated, without a server. Every line is exact:
 quantity × unit price = amount. The meters are the leaf classes ` + strings.Join(meterNames(), ", ") + `.
-Only what is given is rated: add request=1 for a price per request.`,
+Only what is given is rated: add request=1 for a price per request. All of it is taken to be used at one instant.`,
 		Example: `  talea rate -f book.yaml --model llama-8b --usage input_uncached=234,input_cache_read=1000,output_content=987
-  talea rate -f book.yaml --book public --model llama-8b --service-tier batch --at 2026-11-24T13:00:00+01:00 --usage output_content=987 -o json`,
+  talea rate -f book.yaml --book public --model llama-8b --service-tier batch --at 2026-11-24T13:00:00+01:00 --usage output_content=987 -o json
+  talea rate -f book.yaml --model llama-70b --size-class large --before output=9999000 --usage output_content=3000`,
 		Args: NoArgs,
 		RunE: func(*cobra.Command, []string) error { return p.runRate(&c) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&c.file, "file", "f", "", "file with price_books (required)")
 	f.StringVar(&c.book, "book", "", "name of the price book (needed where the file has several)")
-	f.StringVar(&c.model, "model", "", "model (required)")
-	f.StringVar(&c.sizeClass, "size-class", "", "size class of the model, for prices by size class")
+	f.StringVar(&c.Model, "model", "", "model (required)")
+	f.StringVar(&c.SizeClass, "size-class", "", "size class of the model, for prices by size class")
+	f.StringVar(&c.Family, "family", "", "family of the model, for prices by family")
+	f.StringVar(&c.GPUKind, "gpu-kind", "", "GPU kind of the engine, for prices by GPU kind")
+	f.StringVar(&c.Region, "region", "", "region of the engine, for prices by region")
+	f.StringVar(&c.Organisation, "organisation", "", "organisation that asks, for prices by organisation")
 	f.StringVar(&c.at, "at", "", "instant, RFC 3339 (default: now)")
-	f.StringVar(&c.tier, "service-tier", "", "service tier (default: list price)")
-	f.StringVar(&c.load, "load", "", "load multiplier, for books with load pricing")
-	f.StringVar(&c.before, "before", "", "what was used before in the window, METER=N,…, for books with tiers")
+	f.StringVar(&c.Tier, "service-tier", "", "service tier (default: standard)")
+	f.StringVar(&c.load, "load", "", "load factor, for books with load pricing (default: 1)")
+	f.StringVar(&c.before, "before", "", "what was used before in the window, METER=N,…, for prices with steps and packages")
 	f.StringVar(&c.usage, "usage", "", "what to rate, METER=N,… (required)")
 	return p.outputs(cmd)
 }
 
 func (p *Program) runRate(c *rateCall) error {
-	if c.file == "" || c.model == "" || c.usage == "" {
+	if c.file == "" || c.Model == "" || c.usage == "" {
 		return UsageError("-f, --model and --usage are needed; see `talea rate --help`")
 	}
 	at := p.Now()
@@ -60,12 +67,13 @@ func (p *Program) runRate(c *rateCall) error {
 			return UsageError("--at %s is not a time such as 2026-11-24T13:00:00+01:00", c.at)
 		}
 	}
-	counts, err := parseCounts("--usage", c.usage)
+	counts, err := parseCounts("--usage", c.usage, usage.MeterByName)
 	if err != nil {
 		return err
 	}
+	before := &usage.Counts{}
 	if c.before != "" {
-		if _, err := parseCounts("--before", c.before); err != nil { // flat prices do not depend on it
+		if before, err = parseCounts("--before", c.before, meterOfBook); err != nil {
 			return err
 		}
 	}
@@ -77,38 +85,49 @@ func (p *Program) runRate(c *rateCall) error {
 	if err != nil {
 		return err
 	}
-	ppm, err := c.multipliers(book)
+	load, err := c.loadFactor(book)
 	if err != nil {
 		return err
 	}
-	row, err := book.Row(c.model, c.sizeClass, at, ppm...)
+	row, err := book.Row(c.Query, at, load...)
+	var noTier price.ErrNoTier
+	if errors.As(err, &noTier) {
+		return UsageError("%v", err)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot price the usage by price book %s: %w", book.Name, err)
 	}
-	lines, total, err := rating.Rate(nil, counts, &row)
+	position := make(rating.Position, len(row.Forms))
+	position.Advance(before, &row)
+	lines, total, err := rating.Rate(nil, counts, &row, position)
 	if err != nil {
 		return fmt.Errorf("cannot rate the usage: %w", err)
 	}
 	return p.showRated(lines, total, book.Currency)
 }
 
-// multipliers are those of the call, in parts per million.
-func (c *rateCall) multipliers(b *price.Book) ([]int64, error) {
-	if c.load != "" {
-		load, err := money.ParseAmount(c.load)
-		if err != nil {
-			return nil, UsageError("--load: %v", err)
-		}
-		if load.String() != "1" {
-			return nil, UsageError("price book %s has no load pricing, so --load %s cannot apply", b.Name, c.load)
-		}
+// meterOfBook finds a leaf class by its name in records or, since a price counts all that it is the price of, in price books.
+func meterOfBook(name string) (usage.Meter, bool) {
+	if m, ok := usage.MeterByName(name); ok {
+		return m, true
 	}
-	if c.tier == "" {
+	return usage.MeterByPrice(name)
+}
+
+// loadFactor is that of the call, in parts per million; none where it says none.
+func (c *rateCall) loadFactor(b *price.Book) ([]int64, error) {
+	if c.load == "" {
 		return nil, nil
 	}
-	ppm, ok := b.Tier(c.tier)
-	if !ok {
-		return nil, UsageError("price book %s has no service tier %q", b.Name, c.tier)
+	ppm, err := price.ParseMultiplier(c.load)
+	if err != nil {
+		return nil, UsageError("--load: %v", err)
+	}
+	switch ladder := b.Load(); {
+	case ladder == nil && ppm != 1_000_000:
+		return nil, UsageError("price book %s has no load pricing, so --load %s cannot apply", b.Name, c.load)
+	case ladder != nil && !slices.Contains(ladder.Steps, ppm):
+		return nil, UsageError("load factor %s is not one of the steps of price book %s", c.load, b.Name)
 	}
 	return []int64{ppm}, nil
 }
@@ -122,11 +141,11 @@ func meterNames() []string {
 }
 
 // parseCounts reads "input_uncached=234,output_content=987".
-func parseCounts(flag, text string) (*usage.Counts, error) {
+func parseCounts(flag, text string, meter func(string) (usage.Meter, bool)) (*usage.Counts, error) {
 	var c usage.Counts
 	for _, part := range strings.Split(text, ",") {
 		name, digits, ok := strings.Cut(part, "=")
-		m, known := usage.MeterByName(name)
+		m, known := meter(name)
 		n, err := strconv.ParseInt(digits, 10, 64)
 		switch {
 		case !ok:
@@ -169,7 +188,9 @@ func readBooks(file string) ([]*price.Book, error) {
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	return books, price.Check(books)
+	errs.Add(price.Check(books))
+	books = price.Link(books, func(b *price.Book, err error) { errs.Add(b.Pos.Errorf("price book %s: %v", b.Name, err)) })
+	return books, errs.Err()
 }
 
 // pick finds the version of a price book that is in force at an instant; without a name there must be only one book.
@@ -208,12 +229,17 @@ type ratedLine struct {
 	UnitPrice money.Rate   `json:"unit_price"` // of a single unit
 	Amount    money.Amount `json:"amount"`
 	Minimum   bool         `json:"minimum,omitempty"` // lifts the sum to the book's minimum charge
+	Package   bool         `json:"package,omitempty"` // so many packages, not units
+	Fee       bool         `json:"fee,omitempty"`     // flat charge of a step that was entered
 }
 
 func (p *Program) showRated(lines []usage.Line, total money.Amount, currency string) error {
 	out := rated{Lines: []ratedLine{}, Amount: total, Currency: currency}
 	for _, l := range lines {
-		out.Lines = append(out.Lines, ratedLine{l.Meter.String(), l.Quantity, l.UnitPrice, l.Amount, l.Minimum})
+		out.Lines = append(out.Lines, ratedLine{
+			Meter: l.Meter.String(), Quantity: l.Quantity, UnitPrice: l.UnitPrice, Amount: l.Amount,
+			Minimum: l.Kind == usage.LineMinimum, Package: l.Kind == usage.LinePackage, Fee: l.Kind == usage.LineFee,
+		})
 	}
 	answer, err := json.Marshal(out)
 	if err != nil {

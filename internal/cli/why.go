@@ -84,6 +84,8 @@ type request struct {
 		UnitPrice string `json:"unit_price"`
 		Amount    string `json:"amount"`
 		Minimum   bool   `json:"minimum"`
+		Package   bool   `json:"package"`
+		Fee       bool   `json:"fee"`
 	} `json:"lines"`
 	Charge     string `json:"charge"`
 	Currency   string `json:"currency"`
@@ -162,8 +164,13 @@ func (r *request) lineTable() *table {
 	t := &table{columns: []column{{"meter", "charged for", text}, {"quantity", "quantity", count}, {"unit_price", "unit price", sum}, {"amount", "amount", sum}, {"currency", "", text}}}
 	for _, l := range r.Lines {
 		meter := l.Meter
-		if l.Minimum {
+		switch {
+		case l.Minimum:
 			meter = "minimum charge"
+		case l.Package:
+			meter += ", packages"
+		case l.Fee:
+			meter += ", fee of the step"
 		}
 		t.add(meter, strconv.FormatInt(l.Quantity, 10), l.UnitPrice, l.Amount, r.Currency)
 	}

@@ -115,7 +115,7 @@ func (x *exchange) served(b *backend, resp *engine.Response) error {
 	x.answer.Response, x.answer.backend = resp, b
 	r := &x.result
 	r.Engine, r.EngineKind, r.EngineVersion, r.Region = b.Name, b.Kind, b.Version, b.Region
-	r.GPUKind, r.GPUCount, r.TierServed = b.GPUKind, b.GPUCount, "standard"
+	r.GPUKind, r.GPUCount, r.TierServed = b.GPUKind, b.GPUCount, x.req.served()
 	r.FirstMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
 	const whole = "application/json"
 	if x.answer.gather && !x.mustGather(b.dialect) && strings.HasPrefix(resp.ContentType, whole) {

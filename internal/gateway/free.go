@@ -7,6 +7,7 @@ import (
 
 	"talea/internal/jsonscan"
 	"talea/internal/money"
+	"talea/internal/price"
 	"talea/internal/refusal"
 	"talea/internal/usage"
 	"talea/internal/world"
@@ -78,7 +79,7 @@ func (x *exchange) appendModel(b []byte, o *world.Offer) []byte {
 	b = strconv.AppendInt(b, m.ContextTokens, 10)
 	b = append(b, `,"max_output_tokens":`...)
 	b = strconv.AppendInt(b, m.MaxOutputTokens, 10)
-	row, err := x.g.row(o, x.started)
+	row, err := x.g.row(o, price.Standard, x.started)
 	if err != nil {
 		return append(b, `,"pricing":null}`...) // it is listed, and it will be refused until it has a price
 	}

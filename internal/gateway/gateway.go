@@ -95,7 +95,7 @@ type Gateway struct {
 	retries     retries
 	fleet       *fleet
 	experiences atomic.Pointer[map[string]*experience] // by model
-	rows        sync.Map                               // *world.Offer → *stepRow, for the current snapshot
+	rows        sync.Map                               // *world.Offer or tiered → *stepRow, for the current snapshot
 	pool        sync.Pool
 	draining    atomic.Bool
 	counters    Counters
@@ -258,11 +258,21 @@ type stepRow struct {
 	step int64
 }
 
-// row returns the price row of an offering at an instant.
-func (g *Gateway) row(o *world.Offer, at time.Time) (*price.Row, error) {
+// tiered is an offering at another service tier than the standard one.
+type tiered struct {
+	offer *world.Offer
+	tier  string
+}
+
+// row returns the price row of an offering at a service tier and an instant.
+func (g *Gateway) row(o *world.Offer, tier string, at time.Time) (*price.Row, error) {
+	var key any = o
+	if tier != price.Standard {
+		key = tiered{o, tier}
+	}
 	ppm, step := g.Tape.At(o.Book, at)
-	if v, ok := g.rows.Load(o); ok {
-		if r := v.(*stepRow); r.step == step && o.Book.InForce(at) {
+	if v, ok := g.rows.Load(key); ok {
+		if r := v.(*stepRow); r.step == step && r.Holds(at) {
 			return &r.Row, nil
 		}
 	}
@@ -270,7 +280,9 @@ func (g *Gateway) row(o *world.Offer, at time.Time) (*price.Row, error) {
 	if step > 0 {
 		under = []int64{ppm}
 	}
-	row, err := o.Book.Row(o.Model.Name, o.Model.SizeClass, at, under...)
+	q := o.Query
+	q.Tier = tier
+	row, err := o.Book.Row(q, at, under...)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +290,7 @@ func (g *Gateway) row(o *world.Offer, at time.Time) (*price.Row, error) {
 		row.AtStep(step)
 	}
 	r := &stepRow{row, step}
-	g.rows.Store(o, r)
+	g.rows.Store(key, r)
 	return &r.Row, nil
 }
 

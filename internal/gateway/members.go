@@ -5,6 +5,7 @@ import (
 
 	"talea/internal/engine"
 	"talea/internal/jsonscan"
+	"talea/internal/price"
 	"talea/internal/refusal"
 )
 
@@ -86,10 +87,16 @@ func readUser(q *request, m *jsonscan.Member) error {
 
 func readTier(q *request, m *jsonscan.Member) (err error) {
 	q.tier, err = q.text(m, 32)
-	if err == nil && q.tier != "auto" && q.tier != "default" && q.tier != "standard" {
-		return q.refuse(refusal.UnsupportedParameter, "service_tier", "Service tier %q is not offered here: use \"auto\", \"default\" or \"standard\".", q.tier)
-	}
 	return err
+}
+
+// served is the service tier that the request is served and charged at. Whether it is sold, the price book knows.
+func (q *request) served() string {
+	switch q.tier {
+	case "", "auto", "default":
+		return price.Standard
+	}
+	return q.tier
 }
 
 func readEffort(q *request, m *jsonscan.Member) (err error) {

@@ -275,6 +275,9 @@ func (x *exchange) stamp(h http.Header) {
 	}
 	values := [3]string{s.Book + "@" + s.BookVersion, s.Model, strconv.FormatInt(micros/1000, 10)}
 	h["X-Price-Version"], h["X-Model-Served"], h["Openai-Processing-Ms"] = values[0:1:1], values[1:2:2], values[2:3:3]
+	if x.req.tier != "" {
+		h["X-Service-Tier"] = []string{x.result.TierServed}
+	}
 	h["X-Price-Multiplier"] = timesOne
 	if x.row.Multiplier != 1_000_000 {
 		h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}

@@ -292,7 +292,7 @@ func (x *exchange) resolve() error {
 
 // bound finds the most that the request can use and what that can cost at the price row of this instant, which is locked.
 func (x *exchange) bound() error {
-	row, err := x.g.row(x.offer, x.started)
+	row, err := x.g.row(x.offer, x.req.served(), x.started)
 	if err != nil {
 		return notPriced(x.req.model, err)
 	}
@@ -325,9 +325,16 @@ func quotaTokens(b usage.Bounds) int64 {
 	return b.Input + b.Output
 }
 
-func (x *exchange) ceiling(b usage.Bounds) (money.Amount, error) { return rating.Ceiling(b, x.row) }
+func (x *exchange) ceiling(b usage.Bounds) (money.Amount, error) {
+	return rating.Ceiling(b, x.row, nil)
+}
 
 func notPriced(model string, err error) error {
+	var noTier price.ErrNoTier
+	if errors.As(err, &noTier) {
+		return refusal.At(refusal.UnsupportedParameter, "service_tier", fmt.Sprintf("Service tier %q is not offered here. The tiers are %s; \"auto\" and \"default\" are standard.",
+			noTier.Tier, strings.Join(noTier.Known, ", ")))
+	}
 	var missing price.ErrNotPriced
 	if errors.As(err, &missing) {
 		return refusal.At(refusal.ModelNotPriced, "model", fmt.Sprintf("The model %q has no price for %s: it cannot be used until it has one.", clip([]byte(model)), missing.Meter))

@@ -16,7 +16,7 @@ type auditResult struct {
 
 type auditLine struct {
 	meter         byte
-	minimum       bool
+	kind          byte // 0 usage, 1 minimum, 2 package, 3 fee
 	quantity      int64
 	price, amount *big.Int
 }
@@ -39,7 +39,7 @@ func (r *auditReader) result() (x auditResult) {
 	}
 	for range r.list() {
 		x.lines = append(x.lines, auditLine{
-			meter: r.below(auditMeters, "meter"), minimum: r.flag(), quantity: r.whole(), price: r.rate(), amount: r.amount(),
+			meter: r.below(auditMeters, "meter"), kind: r.below(4, "kind of line"), quantity: r.whole(), price: r.rate(), amount: r.amount(),
 		})
 	}
 	x.charge = r.natural("the charge")
@@ -191,7 +191,7 @@ func (h *auditHold) rated(x *auditResult) error {
 		if price == nil {
 			return differ("%d of meter %d are billed, which has no price", n, m)
 		}
-		if len(lines) == 0 || lines[0].meter != m || lines[0].minimum || lines[0].quantity != n {
+		if len(lines) == 0 || lines[0].meter != m || lines[0].kind != 0 || lines[0].quantity != n {
 			return differ("%d of meter %d are billed, but the line is missing or says otherwise", n, m)
 		}
 		line := lines[0]
@@ -205,7 +205,7 @@ func (h *auditHold) rated(x *auditResult) error {
 		sum.Add(sum, line.amount)
 	}
 	if missing := new(big.Int).Sub(h.row.minimum, sum); len(x.lines) > 0 && missing.Sign() > 0 {
-		if len(lines) == 0 || !lines[0].minimum || lines[0].meter != auditRequest || lines[0].quantity != 1 ||
+		if len(lines) == 0 || lines[0].kind != 1 || lines[0].meter != auditRequest || lines[0].quantity != 1 ||
 			lines[0].price.Cmp(missing) != 0 || lines[0].amount.Cmp(missing) != 0 {
 			return differ("the line that lifts the charge to the minimum of %v is missing or wrong", h.row.minimum)
 		}

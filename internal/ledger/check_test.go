@@ -123,7 +123,7 @@ func honestOf(org account.ID, request usage.ID) *script {
 		{Meter: usage.InputUncached, Quantity: 300, UnitPrice: rateOf(1), Amount: money.Units(300)},
 		{Meter: usage.InputCacheRead, Quantity: 100, UnitPrice: rateOf(1), Amount: money.Units(100)},
 		{Meter: usage.OutputContent, Quantity: 300, UnitPrice: rateOf(2), Amount: money.Units(600)},
-		{Meter: usage.Requests, Quantity: 1, UnitPrice: rateOf(100), Amount: money.Units(100), Minimum: true},
+		{Meter: usage.Requests, Quantity: 1, UnitPrice: rateOf(100), Amount: money.Units(100), Kind: usage.LineMinimum},
 	}
 	r.Charge = money.Units(1100)
 	return s

@@ -298,7 +298,7 @@ func appendResult(b []byte, r *usage.Record) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.Lines)))
 	for i := range r.Lines {
 		line := &r.Lines[i]
-		b = appendBool(append(b, byte(line.Meter)), line.Minimum)
+		b = append(b, byte(line.Meter), byte(line.Kind))
 		b = binary.AppendUvarint(b, uint64(line.Quantity))
 		b = appendAmount(appendAmount(b, line.UnitPrice.Amount()), line.Amount)
 	}
@@ -324,7 +324,7 @@ func readResult(d *decoder, r *usage.Record) {
 		r.Attempts = append(r.Attempts, usage.Attempt{Engine: d.text(), Fault: d.text(), Status: int(d.uint()), Micros: d.uint()})
 	}
 	for range d.count() {
-		line := usage.Line{Meter: usage.Meter(d.byte()), Minimum: d.bool(), Quantity: d.uint()}
+		line := usage.Line{Meter: usage.Meter(d.byte()), Kind: usage.LineKind(d.byte()), Quantity: d.uint()}
 		rate, err := money.RateFromAmount(d.amount())
 		if err != nil {
 			d.fail(err)

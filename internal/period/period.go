@@ -168,19 +168,24 @@ func label(w Window, a Anchor, first time.Time) string {
 // farthest is more than any zone has ever been off UTC, in seconds.
 const farthest = 16 * 3600
 
-// dayStart returns the first instant whose local time is the given hour of the given date or later. time.Date does not:
-// of a midnight that the zone skips or has twice it returns one of two instants, and does not say which.
+// dayStart returns the first instant whose local time is the given hour of the given date or later.
 func dayStart(loc *time.Location, date time.Time, hour int) time.Time {
-	utc := date.Unix() + int64(hour)*3600
+	return Instant(loc, date.Add(time.Duration(hour)*time.Hour))
+}
+
+// Instant returns the first instant at which the zone's clock shows wall, which is given in UTC, or later. time.Date does
+// not: of a time of day that the zone skips or has twice it returns one of two instants, and does not say which.
+func Instant(loc *time.Location, wall time.Time) time.Time {
+	utc := wall.Unix()
 	from, to := utc-farthest, utc+farthest
 	before, after := offset(loc, from), offset(loc, to)
-	midnight := utc - before
+	first := utc - before
 	if before != after {
-		if change := changeOf(loc, from, to); midnight >= change {
-			midnight = max(change, utc-after) // change: it went over midnight
+		if change := changeOf(loc, from, to); first >= change {
+			first = max(change, utc-after) // change: the clock went over it
 		}
 	}
-	return time.Unix(midnight, 0).UTC()
+	return time.Unix(first, 0).UTC()
 }
 
 // hourOf returns the hour of the zone's clock that contains at. An hour is cut where the clocks change in it, so that

@@ -12,7 +12,7 @@ import (
 	"talea/internal/usage"
 )
 
-// bookSpec is a price book as a resource file writes it. Members of type Node are known and not built yet.
+// bookSpec is a price book as a resource file writes it.
 type bookSpec struct {
 	Pos          resource.Pos
 	Name         string              `yaml:"name,required"`
@@ -22,13 +22,13 @@ type bookSpec struct {
 	PriceInstant string              `yaml:"price_instant"`
 	OnDisconnect string              `yaml:"on_disconnect"`
 	OnFault      string              `yaml:"on_platform_fault"`
+	Base         string              `yaml:"base"`
+	Multiplier   resource.Decimal    `yaml:"multiplier"`
+	Calendars    map[string][]string `yaml:"calendars"`
+	Windows      []windowSpec        `yaml:"windows"`
+	Load         *loadSpec           `yaml:"load"`
 	ServiceTiers map[string]tierSpec `yaml:"service_tiers"`
 	Prices       []priceSpec         `yaml:"prices,required"`
-	Base         resource.Node       `yaml:"base"`
-	Multiplier   resource.Node       `yaml:"multiplier"`
-	Calendars    resource.Node       `yaml:"calendars"`
-	Windows      resource.Node       `yaml:"windows"`
-	Load         *loadSpec           `yaml:"load"`
 }
 
 type effectiveSpec struct {
@@ -41,20 +41,46 @@ type tierSpec struct {
 	Multiplier resource.Decimal `yaml:"multiplier"`
 }
 
+type windowSpec struct {
+	Pos        resource.Pos
+	Name       string           `yaml:"name,required"`
+	Days       resource.Node    `yaml:"days"`
+	From       string           `yaml:"from,required"`
+	To         string           `yaml:"to,required"`
+	Except     resource.Node    `yaml:"except"`
+	Multiplier resource.Decimal `yaml:"multiplier,required"`
+}
+
 type priceSpec struct {
-	Pos         resource.Pos
-	Model       string           `yaml:"model"`
-	SizeClass   string           `yaml:"size_class"`
-	Meter       string           `yaml:"meter,required"`
-	Form        string           `yaml:"form"`
-	Price       resource.Decimal `yaml:"price"`
-	Per         resource.Decimal `yaml:"per"`
-	Minimum     resource.Decimal `yaml:"minimum_charge"`
-	Scope       resource.Node    `yaml:"scope"`
-	Window      resource.Node    `yaml:"window"`
-	Steps       resource.Node    `yaml:"steps"`
-	Package     resource.Node    `yaml:"package"`
-	LongContext resource.Node    `yaml:"long_context"`
+	Pos          resource.Pos
+	Model        string           `yaml:"model"`
+	Family       string           `yaml:"family"`
+	SizeClass    string           `yaml:"size_class"`
+	GPUKind      string           `yaml:"gpu_kind"`
+	Region       string           `yaml:"region"`
+	ServiceTier  string           `yaml:"service_tier"`
+	Organisation string           `yaml:"organisation"`
+	Meter        string           `yaml:"meter,required"`
+	Form         string           `yaml:"form"`
+	Price        resource.Decimal `yaml:"price"`
+	Per          resource.Decimal `yaml:"per"`
+	Scope        string           `yaml:"scope"`
+	Window       string           `yaml:"window"`
+	Package      resource.Decimal `yaml:"package"`
+	Steps        []stepSpec       `yaml:"steps"`
+	LongContext  []longSpec       `yaml:"long_context"`
+	Minimum      resource.Decimal `yaml:"minimum_charge"`
+}
+
+type stepSpec struct {
+	UpTo  resource.Decimal `yaml:"up_to"`
+	Price resource.Decimal `yaml:"price,required"`
+	Flat  resource.Decimal `yaml:"flat"`
+}
+
+type longSpec struct {
+	Over  resource.Decimal `yaml:"over,required"`
+	Price resource.Decimal `yaml:"price,required"`
 }
 
 // defaultPer is the number of units that a price is for when the book does not say.
@@ -67,11 +93,9 @@ func Parse(n resource.Node) (*Book, error) {
 		return nil, err
 	}
 	var errs resource.Errors
-	errs.Add(unsupported([]member{{"base", spec.Base}, {"multiplier", spec.Multiplier}, {"calendars", spec.Calendars},
-		{"windows", spec.Windows}}))
 	b := &Book{
-		Name: spec.Name, Currency: spec.Currency, Zone: cmp.Or(spec.Timezone, "UTC"),
-		From: spec.Effective.From, To: spec.Effective.To, Pos: spec.Pos,
+		Name: spec.Name, Currency: spec.Currency, Zone: cmp.Or(spec.Timezone, "UTC"), Base: spec.Base, factor: one,
+		From: spec.Effective.From, To: spec.Effective.To, Instant: cmp.Or(spec.PriceInstant, atStart), calendars: spec.Calendars, Pos: spec.Pos,
 	}
 	var known bool
 	if b.OnDisconnect, known = usage.TariffByName(cmp.Or(spec.OnDisconnect, "generated")); !known {
@@ -80,21 +104,7 @@ func Parse(n resource.Node) (*Book, error) {
 	if b.OnFault, known = usage.TariffByName(cmp.Or(spec.OnFault, "nothing")); !known {
 		errs.Add(spec.Pos.Errorf("on_platform_fault is nothing or delivered, not %q", spec.OnFault))
 	}
-	switch spec.PriceInstant {
-	case "", "at_start":
-	case "split_by_emission", "cheapest":
-		errs.Add(spec.Pos.Errorf("price_instant %s is not supported yet; only at_start is", spec.PriceInstant))
-	default:
-		errs.Add(spec.Pos.Errorf("price_instant is at_start, not %q", spec.PriceInstant))
-	}
-	errs.Add(at(spec.Pos, b.checkHead()))
-	if spec.Load != nil {
-		l, err := spec.Load.parse()
-		if err == nil {
-			b.load = l
-		}
-		errs.Add(err)
-	}
+	multiplier(&errs, spec.Multiplier, "multiplier", &b.factor)
 	for _, name := range slices.Sorted(maps.Keys(spec.ServiceTiers)) {
 		t, err := spec.ServiceTiers[name].parse(name)
 		if err == nil {
@@ -102,17 +112,37 @@ func Parse(n resource.Node) (*Book, error) {
 		}
 		errs.Add(err)
 	}
-	for _, p := range spec.Prices {
+	for i := range spec.Windows {
+		w, err := spec.Windows[i].parse()
+		if err == nil {
+			b.windows = append(b.windows, w)
+		}
+		errs.Add(err)
+	}
+	if spec.Load != nil {
+		l, err := spec.Load.parse()
+		errs.Add(err)
+		if err == nil {
+			b.load = l
+		}
+	}
+	errs.Add(at(spec.Pos, b.checkHead()))
+	b.checkWindows(func(pos resource.Pos, err error) { errs.Add(at(pos, err)) })
+	for i := range spec.Prices {
+		p := &spec.Prices[i]
 		e, err := p.parse()
 		if err == nil {
 			err = at(p.Pos, b.take(e))
 		}
 		errs.Add(err)
 	}
+	b.ambiguous(func(e *entry, err error) { errs.Add(at(e.pos, err)) })
+	if len(errs) == 0 {
+		errs.Add(at(spec.Pos, b.seal()))
+	}
 	if len(errs) > 0 {
 		return nil, errs.Err()
 	}
-	b.seal()
 	return b, nil
 }
 
@@ -122,23 +152,6 @@ func at(pos resource.Pos, err error) error {
 		return nil
 	}
 	return pos.Errorf("%v", err)
-}
-
-// member is a known key and its value, absent where the file has none.
-type member struct {
-	key   string
-	value resource.Node
-}
-
-// unsupported is an error for each member that a file has, at its line: none of them is built yet.
-func unsupported(members []member) error {
-	var errs resource.Errors
-	for _, m := range members {
-		if m.value.Present() {
-			errs.Add(m.value.Pos().Errorf("%s is not supported yet: only flat prices are", m.key))
-		}
-	}
-	return errs.Err()
 }
 
 func (s tierSpec) parse(name string) (tier, error) {
@@ -151,6 +164,51 @@ func (s tierSpec) parse(name string) (tier, error) {
 		return t, s.Multiplier.Pos.Errorf("service tier %s: %v", name, err)
 	}
 	return t, at(s.Pos, t.check())
+}
+
+func (s *windowSpec) parse() (*window, error) {
+	w := &window{Name: s.Name, Days: "1111111", pos: s.Pos}
+	var errs resource.Errors
+	days, err := s.Days.Texts()
+	errs.Add(err)
+	if len(days) > 0 {
+		marks := []byte("0000000")
+		for _, text := range days {
+			some, err := parseDays(text)
+			errs.Add(at(s.Days.Pos(), err))
+			for i := range some {
+				marks[i] = max(marks[i], some[i])
+			}
+		}
+		w.Days = string(marks)
+	}
+	w.Except, err = s.Except.Texts()
+	errs.Add(err)
+	slices.Sort(w.Except)
+	if w.From, err = parseClock(s.From); err != nil {
+		errs.Add(s.Pos.Errorf("from: %v", err))
+	}
+	if w.To, err = parseClock(s.To); err != nil {
+		errs.Add(s.Pos.Errorf("to: %v", err))
+	}
+	if w.To <= w.From {
+		w.To += midnight
+	}
+	multiplier(&errs, s.Multiplier, "multiplier", &w.Multiplier)
+	return w, errs.Err()
+}
+
+// multiplier reads a factor where the file has one.
+func multiplier(errs *resource.Errors, d resource.Decimal, key string, into *int64) {
+	if d.Text == "" {
+		return
+	}
+	ppm, err := ParseMultiplier(d.Text)
+	if err != nil {
+		errs.Add(d.Pos.Errorf("%s: %v", key, err))
+		return
+	}
+	*into = ppm
 }
 
 // ParseMultiplier reads a factor such as "1.25" into parts per million, exactly.
@@ -167,36 +225,65 @@ func ParseMultiplier(text string) (ppm int64, err error) {
 	return femto / femtoPerPPM, nil
 }
 
+// numbers reads the numbers of one price, and remembers every one that it could not read.
+type numbers struct{ errs resource.Errors }
+
+func (n *numbers) amount(d resource.Decimal, key string) (a money.Amount) {
+	if d.Text == "" {
+		return a
+	}
+	a, err := money.ParseAmount(d.Text)
+	if err != nil {
+		n.errs.Add(d.Pos.Errorf("%s: %v", key, err))
+	}
+	return a
+}
+
+func (n *numbers) whole(d resource.Decimal, key string, unless int64) int64 {
+	if d.Text == "" {
+		return unless
+	}
+	v, ok := d.Int64()
+	if !ok {
+		n.errs.Add(d.Pos.Errorf("%s is a whole number, not %s", key, d.Text))
+	}
+	return v
+}
+
 func (s *priceSpec) parse() (*entry, error) {
-	e := &entry{Model: s.Model, SizeClass: s.SizeClass, Meter: s.Meter, Per: defaultPer}
-	switch s.Form {
-	case "", "flat":
-	case "graduated", "volume", "package":
-		return e, s.Pos.Errorf("form %s is not supported yet: only flat prices are", s.Form)
-	default:
-		return e, s.Pos.Errorf("unknown form %q; known is flat", s.Form)
+	var n numbers
+	e := &entry{
+		Model: s.Model, Family: s.Family, SizeClass: s.SizeClass, GPUKind: s.GPUKind, Region: s.Region, ServiceTier: s.ServiceTier,
+		Organisation: s.Organisation, Meter: s.Meter, Form: s.Form, pos: s.Pos,
+		Scope: s.Scope, Window: s.Window, Package: n.whole(s.Package, "package", 0),
+		Price: n.amount(s.Price, "price"), Minimum: n.amount(s.Minimum, "minimum_charge"),
 	}
-	if err := unsupported([]member{{"scope", s.Scope}, {"window", s.Window}, {"steps", s.Steps},
-		{"package", s.Package}, {"long_context", s.LongContext}}); err != nil {
-		return e, err
+	if e.Form == kindNames[Flat] {
+		e.Form = "" // which is the same
 	}
-	if s.Price.Text == "" {
-		return e, s.Pos.Errorf(`price lacks the key "price"`)
-	}
-	var err error
-	if e.Price, err = money.ParseAmount(s.Price.Text); err != nil {
-		return e, s.Price.Pos.Errorf("price: %v", err)
-	}
-	if s.Per.Text != "" {
-		var whole bool
-		if e.Per, whole = s.Per.Int64(); !whole {
-			return e, s.Per.Pos.Errorf("per is a whole number, not %s", s.Per.Text)
+	per := int64(defaultPer)
+	if e.Form != "" {
+		e.Scope = cmp.Or(e.Scope, "organisation")
+		if e.Scope != "request" {
+			e.Window = cmp.Or(e.Window, "month")
+		}
+		if e.Form == kindNames[Package] {
+			per = 1
 		}
 	}
-	if s.Minimum.Text != "" {
-		if e.Minimum, err = money.ParseAmount(s.Minimum.Text); err != nil {
-			return e, s.Minimum.Pos.Errorf("minimum_charge: %v", err)
-		}
+	e.Per = n.whole(s.Per, "per", per)
+	stepped := e.Form == kindNames[Graduated] || e.Form == kindNames[Volume]
+	switch {
+	case s.Price.Text == "" && !stepped:
+		n.errs.Add(s.Pos.Errorf(`price lacks the key "price"`))
+	case s.Price.Text != "" && stepped:
+		n.errs.Add(s.Price.Pos.Errorf("a %s price has its prices in its steps, none beside them", e.Form))
 	}
-	return e, nil
+	for _, t := range s.Steps {
+		e.Steps = append(e.Steps, step{n.whole(t.UpTo, "up_to", 0), n.amount(t.Price, "price"), n.amount(t.Flat, "flat")})
+	}
+	for _, t := range s.LongContext {
+		e.Long = append(e.Long, longStep{n.whole(t.Over, "over", 0), n.amount(t.Price, "price")})
+	}
+	return e, n.errs.Err()
 }

@@ -93,7 +93,7 @@ func TestRow(t *testing.T) {
 		{"vendor/m", "", []int64{500_000}, "0.0000005 0.00000005 0.0000005 0.000002 0.000002 - - - - - 0.0001 500000"},
 		{"vendor/m", "", []int64{1_333_333, 1_333_333}, "0.000001777776889 0.000000177777689 0.000001777776889 0.000007111107556 0.000007111107556 - - - - - 0.0001 1777777"},
 	} {
-		row, err := b.Row(c.model, c.class, november, c.ppm...)
+		row, err := b.Row(Query{Model: c.model, SizeClass: c.class}, november, c.ppm...)
 		if err != nil {
 			t.Errorf("Row(%s, %s): %v", c.model, c.class, err)
 			continue
@@ -131,14 +131,14 @@ func TestNotPriced(t *testing.T) {
 		{"nobody", "tiny", november, "model nobody has no price"},
 		{"", "", november, "model  has no price"},
 	} {
-		_, err := b.Row(c.model, c.class, c.at)
+		_, err := b.Row(Query{Model: c.model, SizeClass: c.class}, c.at)
 		var unpriced ErrNotPriced
 		if (err != nil) != (c.want != "") || err != nil && (err.Error() != c.want || !errors.As(err, &unpriced)) {
 			t.Errorf("Row(%q, %q, %s): %v, want %q", c.model, c.class, c.at, err, c.want)
 		}
 	}
-	for _, ppm := range [][]int64{{0}, {-1}, {1, 1, 1, 1}, {1e9, 1e9, 1e9, 1e9}} {
-		if _, err := b.Row("vendor/m", "", november, ppm...); err == nil {
+	for _, ppm := range [][]int64{{0}, {-1}, {1, 1, 1, 1}, {1e9, 1e9, 1e9, 1e9}, {2, 2, 2, 2, 2}} {
+		if _, err := b.Row(Query{Model: "vendor/m"}, november, ppm...); err == nil {
 			t.Errorf("multipliers %v gave a row", ppm)
 		}
 	}
@@ -151,16 +151,16 @@ func TestTier(t *testing.T) {
 		ppm  int64
 		ok   bool
 	}{{"batch", 500_000, true}, {"standard", one, true}, {"priority", 1_750_000, true}, {"flex", 0, false}, {"", 0, false}} {
-		if ppm, ok := b.Tier(c.name); ok != c.ok || ok && ppm != c.ppm {
+		if ppm, ok := b.tier(c.name, november); ok != c.ok || ok && ppm != c.ppm {
 			t.Errorf("Tier(%q) = %d, %v", c.name, ppm, ok)
 		}
 	}
-	if ppm, ok := mustParse(t, "- {name: b, currency: EUR, prices: []}").Tier("standard"); ppm != one || !ok {
+	if ppm, ok := mustParse(t, "- {name: b, currency: EUR, prices: []}").tier("standard", november); ppm != one || !ok {
 		t.Errorf("a book without tiers has no standard tier")
 	}
 }
 
-// Each fault is named at its line, and nothing that is not built yet is accepted and ignored. F091.
+// F091: each fault is named at its line, and every decimal is exact or refused.
 func TestRefused(t *testing.T) {
 	const head = "- name: b\n  currency: EUR\n"
 	price := func(members string) string { return head + "  prices:\n  - {model: m, meter: input, " + members + "}" }
@@ -180,30 +180,15 @@ func TestRefused(t *testing.T) {
 		{price(`price: "1", minimum_charge: "1e3"`), `book.yaml:5:58: minimum_charge: "1e3"`},
 		{price(`price: "1", minimum_charge: "1000001"`), `minimum_charge: price is above 1000000`},
 		{price(`per: 1`), `book.yaml:5:5: price lacks the key "price"`},
-		{price(`price: "1", size_class: large`), `book.yaml:5:5: a price is for a model or for a size_class`},
-		{head + "  prices:\n  - {meter: input, price: 1}", `book.yaml:5:5: a price is for a model or for a size_class`},
+		{price(`price: "1", size_class: large`), `book.yaml:5:5: a price is for a model, a family or a size_class, one of the three`},
+		{head + "  prices:\n  - {meter: input, price: 1}", `book.yaml:5:5: a price is for a model, a family or a size_class, one of the three`},
 		{head + "  prices:\n  - {model: m, meter: inptu, price: 1}", `book.yaml:5:5: unknown meter "inptu"; did you mean "input"?`},
 		{head + "  prices:\n  - {model: m, meter: tokens, price: 1}", `unknown meter "tokens"; known are [input input_cache_read`},
 		{head + "  prices:\n  - {model: m, meter: output_content, price: 1}", `unknown meter "output_content"`},
 		{price(`price: "1"`) + "\n  - {model: m, meter: input, price: 1}", `book.yaml:6:5: model m has two prices for input`},
 		{price(`price: 1, minimum_charge: 1`) + "\n  - {model: m, meter: output, price: 1, minimum_charge: 2}", `book.yaml:6:5: model m has two minimum charges`},
-		{price(`price: "1", form: graduated, steps: []`), `book.yaml:5:5: form graduated is not supported yet`},
-		{price(`form: volume`), `book.yaml:5:5: form volume is not supported yet`},
-		{price(`form: package, package: 5, price: "2.00"`), `book.yaml:5:5: form package is not supported yet`},
-		{price(`form: flatt, price: "2.00"`), `unknown form "flatt"`},
-		{price(`price: "1", scope: organisation`), `book.yaml:5:49: scope is not supported yet`},
-		{price(`price: "1", window: month`), `window is not supported yet`},
-		{price(`price: "1", steps: [{price: 1}]`), `steps is not supported yet`},
-		{price(`price: "1", package: 1000`), `package is not supported yet`},
-		{price(`price: "1", long_context: [{over: 200000, price: "2.50"}]`), `long_context is not supported yet`},
 		{price(`price: "1", pirce: "2"`), `unknown key "pirce" in price; did you mean "price"?`},
-		{head + "  base: other\n  prices: []", `book.yaml:4:9: base is not supported yet`},
-		{head + "  multiplier: \"0.9\"\n  prices: []", `multiplier is not supported yet`},
-		{head + "  calendars: {holidays-de: [2026-12-25]}\n  prices: []", `calendars is not supported yet`},
-		{head + "  windows: [{name: night}]\n  prices: []", `windows is not supported yet`},
-		{head + "  price_instant: cheapest\n  prices: []", `price_instant cheapest is not supported yet`},
-		{head + "  price_instant: split_by_emission\n  prices: []", `price_instant split_by_emission is not supported yet`},
-		{head + "  price_instant: later\n  prices: []", `price_instant is at_start, not "later"`},
+		{head + "  price_instant: later\n  prices: []", `price_instant is at_start, split_by_emission or cheapest, not "later"`},
 		{head + "  on_disconnect: free\n  prices: []", `on_disconnect is generated, delivered or nothing, not "free"`},
 		{head + "  on_platform_fault: free\n  prices: []", `on_platform_fault is nothing or delivered, not "free"`},
 		{head + "  on_platform_fault: generated\n  prices: []", `on_platform_fault is nothing or delivered`},
@@ -232,7 +217,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestEveryFaultIsReported(t *testing.T) {
-	_, err := parse("- name: b\n  currency: x\n  windows: {}\n  service_tiers: {batch: {multiplier: 5000000}}\n  prices:\n" +
+	_, err := parse("- name: b\n  currency: x\n  load: {steps: [\"1\", 2], up_above: 1, down_below: 2, interval: 15m}\n  service_tiers: {batch: {multiplier: 5000000}}\n  prices:\n" +
 		"  - {model: m, meter: input, price: -1}\n  - {model: m, meter: output, price: 1, form: volume}")
 	if err == nil || strings.Count(err.Error(), "\n") != 4 {
 		t.Errorf("want five faults, one a line, have:\n%v", err)
@@ -325,7 +310,7 @@ func FuzzParseCanonical(f *testing.F) {
 	})
 }
 
-// TestCheck: F092: versions that overlap or leave a gap. I7.
+// F092: versions of a book neither overlap nor leave a gap. I7.
 func TestCheck(t *testing.T) {
 	book := func(name, currency, from, to string) string {
 		s := "- {name: " + name + ", currency: " + currency + ", prices: [], effective: {from: 2026-" + from + "T00:00:00Z"
@@ -361,7 +346,7 @@ func BenchmarkRow(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := books[0].Row("vendor/m", "large", november); err != nil {
+		if _, err := books[0].Row(Query{Model: "vendor/m", SizeClass: "large"}, november); err != nil {
 			b.Fatal(err)
 		}
 	}

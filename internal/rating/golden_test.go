@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // the program embeds it; the tests must not depend on the machine's
 
 	"talea/internal/money"
 	"talea/internal/price"
@@ -20,9 +21,12 @@ var update = flag.Bool("update", false, "write the results in testdata again")
 
 // sheet is one case of golden.txt while it is worked through.
 type sheet struct {
-	prices  []string // of the book, in YAML
+	heads   []string // of the book, in YAML
+	prices  []string
 	factors []string
 	minimum string
+	at      time.Time
+	before  usage.Counts
 	values  map[string]money.Amount
 	out     []string // result lines of the last step
 }
@@ -72,6 +76,21 @@ func (s *sheet) step(op string, args []string) error {
 		s.prices = append(s.prices, fmt.Sprintf("model: m, meter: %s, price: %q", args[0], args[1]))
 	case op == "price" && len(args) == 4 && args[2] == "per":
 		s.prices = append(s.prices, fmt.Sprintf("model: m, meter: %s, price: %q, per: %s", args[0], args[1], args[3]))
+	case op == "entry":
+		s.prices = append(s.prices, "model: m, "+strings.Join(args, " "))
+	case op == "book":
+		s.heads = append(s.heads, strings.Join(args, " "))
+	case op == "at" && len(args) == 1:
+		at, err := time.Parse(time.RFC3339, args[0])
+		s.at = at
+		return err
+	case op == "before":
+		s.before = usage.Counts{}
+		return leaves(args, &s.before)
+	case op == "schedule" && len(args) == 2:
+		return s.schedule(args[0], args[1])
+	case op == "reserve" && len(args) == 4:
+		return s.reserve(args[0], args[1], args[2], args[3])
 	case op == "multiply":
 		s.factors = args
 	case op == "minimum" && len(args) == 1:
@@ -99,9 +118,9 @@ func (s *sheet) step(op string, args []string) error {
 
 // row makes the case's book, by way of a resource file, and picks its row.
 func (s *sheet) row() (price.Row, error) {
-	text := "price_books:\n- name: golden\n  currency: EUR\n  service_tiers:\n    none: {}\n"
-	for i, f := range s.factors {
-		text += fmt.Sprintf("    t%d: {multiplier: %q}\n", i, f)
+	text := "price_books:\n- name: golden\n  currency: EUR\n"
+	for _, line := range s.heads {
+		text += "  " + line + "\n"
 	}
 	text += "  prices:\n"
 	for i, p := range s.prices {
@@ -119,11 +138,69 @@ func (s *sheet) row() (price.Row, error) {
 		return price.Row{}, err
 	}
 	var ppm []int64
-	for i := range s.factors {
-		p, _ := book.Tier(fmt.Sprint("t", i))
+	for _, f := range s.factors {
+		p, err := price.ParseMultiplier(f)
+		if err != nil {
+			return price.Row{}, err
+		}
 		ppm = append(ppm, p)
 	}
-	return book.Row("m", "", time.Time{}, ppm...)
+	return book.Row(price.Query{Model: "m"}, s.at, ppm...)
+}
+
+// position is where the case's counters stand.
+func (s *sheet) position(row *price.Row) Position {
+	p := make(Position, len(row.Forms))
+	p.Advance(&s.before, row)
+	return p
+}
+
+// leaves reads counts by leaf class.
+func leaves(args []string, c *usage.Counts) error {
+	return each(args, func(key string, n int64) bool {
+		m, ok := usage.MeterByName(key)
+		if ok {
+			c.Set(m, n)
+		}
+		return ok
+	})
+}
+
+// schedule shows what a whole window costs, by the one form of the row.
+func (s *sheet) schedule(name, total string) error {
+	row, err := s.row()
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(total, 10, 64)
+	s.set(name, Schedule(&row.Forms[0], n))
+	return err
+}
+
+// reserve rates a meter that counts the seconds from one instant to another, each at the row of its time.
+func (s *sheet) reserve(name, meter, from, to string) error {
+	start, err := time.Parse(time.RFC3339, from)
+	end, err2 := time.Parse(time.RFC3339, to)
+	if err != nil || err2 != nil {
+		return fmt.Errorf("cannot read %s and %s", from, to)
+	}
+	var sum money.Amount
+	for s.at = start; s.at.Before(end); {
+		row, err := s.row()
+		if err != nil {
+			return err
+		}
+		until := end
+		if !row.To.IsZero() && row.To.Before(end) {
+			until = row.To
+		}
+		if err := s.rate(name, []string{fmt.Sprintf("%s=%d", meter, int64(until.Sub(s.at)/time.Second))}); err != nil {
+			return err
+		}
+		sum, s.at = sum.Add(s.values[name]), until
+	}
+	s.set(name, sum)
+	return nil
 }
 
 func (s *sheet) rate(name string, args []string) error {
@@ -132,23 +209,26 @@ func (s *sheet) rate(name string, args []string) error {
 		return err
 	}
 	counts := usage.Counts{}
-	if err := each(args, func(key string, n int64) bool {
-		m, ok := usage.MeterByName(key)
-		if ok {
-			counts.Set(m, n)
-		}
-		return ok
-	}); err != nil {
+	if err := leaves(args, &counts); err != nil {
 		return err
 	}
-	lines, charge, err := Rate(nil, &counts, &row)
+	lines, charge, err := Rate(nil, &counts, &row, s.position(&row))
 	if err != nil {
 		return err
 	}
-	for _, l := range lines {
+	step := 1
+	for i, l := range lines {
 		leaf := l.Meter.String()
-		if l.Minimum {
+		switch {
+		case l.Kind == usage.LineMinimum:
 			leaf = "minimum"
+		case l.Kind != usage.LineUsage:
+			leaf += "/" + l.Kind.String()
+		case i > 0 && lines[i-1].Meter == l.Meter:
+			step++
+			leaf = fmt.Sprintf("%s/%d", leaf, step)
+		default:
+			step = 1
 		}
 		s.out = append(s.out, fmt.Sprintf("| %-18s %18d × %-20s = %s", leaf, l.Quantity, l.UnitPrice, aligned(l.Amount)))
 		s.values[name+"/"+leaf], s.values["unit/"+leaf] = l.Amount, l.UnitPrice.Amount()
@@ -175,7 +255,7 @@ func (s *sheet) ceiling(name string, args []string) error {
 	}); err != nil {
 		return err
 	}
-	most, err := Ceiling(b, &row)
+	most, err := Ceiling(b, &row, s.position(&row))
 	s.set(name, most)
 	return err
 }
@@ -207,6 +287,13 @@ func (s *sheet) calculate(op, name string, args []string) error {
 			return fmt.Errorf("cannot multiply: %v, %v", nerr, err)
 		}
 		s.set(name, unit.Times(n))
+	case op == "divide" && len(rest) == 1:
+		n, nerr := strconv.ParseInt(rest[0], 10, 64)
+		part, err := money.RateOf(a, n)
+		if nerr != nil || err != nil {
+			return fmt.Errorf("cannot divide: %v, %v", nerr, err)
+		}
+		s.set(name, part.Amount())
 	case op == "convert" && len(rest) == 1:
 		r, err := money.ParseRate(rest[0], 1)
 		if err != nil {

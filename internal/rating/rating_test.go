@@ -49,7 +49,7 @@ func TestRate(t *testing.T) {
 	}
 	minimum := func(femto int64) usage.Line {
 		l := line(usage.Requests, 1, femto)
-		l.Minimum = true
+		l.Kind = usage.LineMinimum
 		return l
 	}
 	for name, c := range map[string]struct {
@@ -75,7 +75,7 @@ func TestRate(t *testing.T) {
 		"no work price":       {counts(no, no, no, no, no, no, no, no, no, 1), tokens, nil, 0, "work_ms"},
 	} {
 		before := []usage.Line{{Quantity: 42}}
-		lines, charge, err := Rate(before, c.counts, c.row)
+		lines, charge, err := Rate(before, c.counts, c.row, nil)
 		var unpriced price.ErrNotPriced
 		if c.missing != "" {
 			if !errors.As(err, &unpriced) || unpriced != (price.ErrNotPriced{Model: "vendor/m", Meter: c.missing}) || len(lines) != 1 || !charge.IsZero() {
@@ -96,7 +96,7 @@ func TestRate(t *testing.T) {
 func TestRateRefusesAMinimumThatNoLineCanCarry(t *testing.T) {
 	r := row(0, 1)
 	r.Minimum = rateOf(1_000_000_000_000_000).Times(1_000_001)
-	if lines, charge, err := Rate(nil, counts(1), r); err == nil || lines != nil || !charge.IsZero() {
+	if lines, charge, err := Rate(nil, counts(1), r, nil); err == nil || lines != nil || !charge.IsZero() {
 		t.Errorf("Rate = %v, %s, %v", lines, charge, err)
 	}
 }
@@ -130,7 +130,7 @@ func TestCeiling(t *testing.T) {
 		"negative joint":           {usage.Bounds{Input: 1, Joint: -1}, tokens, ""},
 		"beyond any count":         {usage.Bounds{Output: most + 1}, tokens, ""},
 	} {
-		got, err := Ceiling(c.bounds, c.row)
+		got, err := Ceiling(c.bounds, c.row, nil)
 		femto, _ := got.Int64()
 		if (err != nil) != (c.want == "") || err == nil && money.Units(femto) != got || err == nil && strconv.FormatInt(femto, 10) != c.want {
 			t.Errorf("%s: Ceiling(%+v) = %d femto-units, %v, want %s", name, c.bounds, femto, err, c.want)
@@ -162,13 +162,13 @@ func TestCeilingIsTheDearestOutcome(t *testing.T) {
 		outcomes(b, func(c *usage.Counts) {
 			var charge money.Amount
 			var err error
-			if lines, charge, err = Rate(lines[:0], c, prices); err != nil {
+			if lines, charge, err = Rate(lines[:0], c, prices, nil); err != nil {
 				t.Fatal(err)
 			}
 			top = money.Max(top, charge)
 		})
 		top = money.Max(top, prices.Minimum) // held even where the box has no outcome that is billed
-		if got, err := Ceiling(b, prices); err != nil || got != top {
+		if got, err := Ceiling(b, prices, nil); err != nil || got != top {
 			t.Fatalf("Ceiling(%+v) of %+v = %s, %v, want %s", b, prices, got, err, top)
 		}
 	}
@@ -205,8 +205,8 @@ func checkLaw(t *testing.T, b usage.Bounds, share [5]uint64, prices *price.Row) 
 		*side, joint = *side-n, joint-n
 		c.Set(usage.Meter(m), int64(n))
 	}
-	_, charge, err := Rate(nil, c, prices)
-	most, cerr := Ceiling(b, prices)
+	_, charge, err := Rate(nil, c, prices, nil)
+	most, cerr := Ceiling(b, prices, nil)
 	if err != nil || cerr != nil || charge.Cmp(most) > 0 {
 		t.Fatalf("%v cost %s, above the ceiling %s of %+v (%v, %v)", c, charge, most, b, err, cerr)
 	}
@@ -236,10 +236,10 @@ func FuzzRateIsWithinCeiling(f *testing.F) {
 func TestNoAllocations(t *testing.T) {
 	c, prices, dst := counts(234, 1000, -1, 987), row(1, 10, 1, 12, 40, 50), make([]usage.Line, 0, 8)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := Rate(dst, c, prices); err != nil {
+		if _, _, err := Rate(dst, c, prices, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Ceiling(usage.Bounds{Input: 9, Output: 9, Joint: 9}, prices); err != nil {
+		if _, err := Ceiling(usage.Bounds{Input: 9, Output: 9, Joint: 9}, prices, nil); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -252,7 +252,7 @@ func BenchmarkRate(b *testing.B) {
 	b.ReportAllocs()
 	c, prices, dst := counts(234, 1000, -1, 987), row(1, 150_000_000, 75_000_000, 150_000_000, 600_000_000, 600_000_000), make([]usage.Line, 0, 8)
 	for b.Loop() {
-		if _, _, err := Rate(dst, c, prices); err != nil {
+		if _, _, err := Rate(dst, c, prices, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -262,7 +262,7 @@ func BenchmarkCeiling(b *testing.B) {
 	b.ReportAllocs()
 	prices := row(1, 150_000_000, 75_000_000, 150_000_000, 600_000_000, 600_000_000)
 	for b.Loop() {
-		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, prices); err != nil {
+		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, prices, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

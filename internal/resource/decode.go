@@ -41,6 +41,25 @@ func (n Node) Decode(into any) error {
 	return d.errs.Err()
 }
 
+// Texts returns the texts of a value that is one text or a list of them; none where the file has no value. Its error is a
+// resource.Errors.
+func (n Node) Texts() ([]string, error) {
+	if n.node == nil {
+		return nil, nil
+	}
+	d, texts := decoder{file: n.file}, []string{}
+	nodes := []*yaml.Node{n.node}
+	if n.node.Kind == yaml.SequenceNode {
+		nodes = n.node.Content
+	}
+	for _, item := range nodes {
+		if d.plain(item, n.noun, "text", "!!str", "!!timestamp") {
+			texts = append(texts, item.Value)
+		}
+	}
+	return texts, d.errs.Err()
+}
+
 type decoder struct {
 	file string
 	errs Errors

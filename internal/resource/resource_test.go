@@ -89,7 +89,7 @@ things:
 		{Pos{"f.yaml", 13, 5}, "money", Decimal{"0.10", Pos{"f.yaml", 13, 30}}},
 		{Pos{"f.yaml", 14, 5}, "tokens", Decimal{"20640", Pos{"f.yaml", 14, 31}}},
 	})
-	check("rest", got.Rest.Present(), true)
+	check("rest", got.Rest.Pos().Line > 0, true)
 	check("rest", got.Rest.Pos(), "f.yaml:15:9")
 	var rest struct {
 		Later []int64 `yaml:"later"`

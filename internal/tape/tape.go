@@ -126,7 +126,7 @@ func (t *Tape) decide(b *price.Book, snap *world.Snapshot, now time.Time) error 
 func engines(snap *world.Snapshot, b *price.Book) []string {
 	var names []string
 	for _, m := range snap.Models() {
-		if _, err := b.Row(m.Name, m.SizeClass, b.From); err == nil {
+		if b.Names(price.Query{Model: m.Name, Family: m.Family, SizeClass: m.SizeClass}) {
 			names = append(names, m.Engines...)
 		}
 	}

@@ -138,8 +138,8 @@ func (l *Line) appendJSON(o *object) {
 	b.number("quantity", l.Quantity)
 	b.amount("unit_price", l.UnitPrice.Amount())
 	b.amount("amount", l.Amount)
-	if l.Minimum {
-		b.truth("minimum", true)
+	if l.Kind != LineUsage {
+		b.truth(l.Kind.String(), true) // "minimum": true
 	}
 	o.b = append(b.b, '}')
 }

@@ -34,7 +34,7 @@ func postedRecord(t *testing.T) *Record {
 	r.Endpoint, r.Bounds, r.PriceRow, r.Multiplier = "chat", Bounds{Input: 90, Output: 1000}, "public@3f2a/m", 1_250_000
 	r.Counts.Set(InputUncached, 32)
 	r.Counts.Set(OutputContent, 20)
-	r.Lines = []Line{{Meter: OutputContent, Quantity: 20, UnitPrice: rate, Amount: rate.Times(20)}, {Meter: Requests, Quantity: 1, Minimum: true}}
+	r.Lines = []Line{{Meter: OutputContent, Quantity: 20, UnitPrice: rate, Amount: rate.Times(20)}, {Meter: Requests, Quantity: 1, Kind: LineMinimum}}
 	r.Source, r.Flags, r.Outcome, r.Finish = EngineFinal, FlagClamped|FlagUsageTwice, Completed, "stop"
 	r.Engine, r.TotalMicros = "stub", 1500
 	r.Attempts = []Attempt{{Engine: "old", Fault: "connect", Micros: 7}, {Engine: "stub", Status: 200, Micros: 1400}}

@@ -49,8 +49,25 @@ type Line struct {
 	Quantity  int64
 	UnitPrice money.Rate
 	Amount    money.Amount
-	Minimum   bool // the line that lifts the sum to the book's minimum charge
+	Kind      LineKind
 }
+
+// LineKind says what a charge line is for. Stored: append only.
+type LineKind uint8
+
+// Kinds of charge lines.
+const (
+	LineUsage    LineKind = iota // so many units
+	LineMinimum                  // lifts the sum to the book's minimum charge
+	LinePackage                  // so many packages that were started
+	LineFee                      // the flat charge of a step that was entered
+	NumLineKinds                 // not a kind
+)
+
+var lineKindNames = [NumLineKinds]string{"usage", "minimum", "package", "fee"}
+
+// String returns the name in records.
+func (k LineKind) String() string { return nameOf(lineKindNames[:], int(k)) }
 
 // Attempt is one try at an engine.
 type Attempt struct {

@@ -73,6 +73,7 @@ func (d *draft) buildModels() {
 	}
 }
 
+// buildBooks puts the books over their bases and returns the versions of each by its name.
 func (d *draft) buildBooks() map[string][]*price.Book {
 	s, byName := d.snapshot, map[string][]*price.Book{}
 	for _, it := range d.items.sorted(kindVersion) {
@@ -86,8 +87,16 @@ func (d *draft) buildBooks() map[string][]*price.Book {
 				return byName
 			}
 		}
-		byName[it.Name] = s.versions(body)
-		s.books = append(s.books, byName[it.Name]...)
+		for _, b := range s.versions(body) {
+			if what := b.Unserved(); what != "" {
+				d.fault(it.ref(), `%s: only "talea rate" knows it yet, requests cannot be charged so`, what)
+			}
+			s.books = append(s.books, b)
+		}
+	}
+	s.books = price.Link(s.books, func(b *price.Book, err error) { d.fault(ledger.ObjectRef{Kind: kindBook, Name: b.Name}, "%v", err) })
+	for _, b := range s.books {
+		byName[b.Name] = append(byName[b.Name], b)
 	}
 	return byName
 }

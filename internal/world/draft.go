@@ -12,6 +12,7 @@ import (
 	"talea/internal/ledger"
 	"talea/internal/price"
 	"talea/internal/resource"
+	"talea/internal/usage"
 )
 
 // draft is a change in the making: the items as they would be, and the snapshot that follows from them. Nothing of it is
@@ -139,13 +140,15 @@ func (d *draft) note(file []wanted) {
 	for _, it := range file {
 		switch v := it.value.(type) {
 		case *catalog.Model:
-			if m := d.snapshot.models[it.Name]; !slices.ContainsFunc(d.snapshot.books, func(b *price.Book) bool { return priced(b, m) }) {
+			q := queryOf(d.snapshot.models[it.Name], &catalog.Engine{})
+			if !slices.ContainsFunc(d.snapshot.books, func(b *price.Book) bool { return b.Names(q) }) {
 				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("model %q has a price in no price book, so nobody can use it", it.Name))
 			}
 		case *bookBody:
 			if !slices.ContainsFunc(d.snapshot.versions(v), func(b *price.Book) bool { return b.InForce(d.now) }) {
 				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("price book %q is not in force now: until it is, its models are refused", it.Name))
 			}
+			d.noteBook(it.Name)
 		case *keyBody:
 			d.limitNotes(fmt.Sprintf("key %q", it.Name), v.Limits)
 		case *accountBody:
@@ -154,6 +157,22 @@ func (d *draft) note(file []wanted) {
 				if !slices.ContainsFunc(d.snapshot.engineList, func(e *catalog.Engine) bool { return e.Region == region }) {
 					d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("account %q allows region %q, where no engine stands", it.Name, region))
 				}
+			}
+		}
+	}
+}
+
+// noteBook notes what a price book leaves out.
+func (d *draft) noteBook(name string) {
+	for _, b := range d.snapshot.books {
+		if b.Name != name {
+			continue
+		}
+		for _, model := range d.snapshot.modelNames {
+			m := d.snapshot.models[model]
+			row, err := b.Row(queryOf(m, d.snapshot.engines[m.Engines[0]]), b.From)
+			if err == nil && !row.Has[usage.InputUncached] {
+				d.plan.Notes = append(d.plan.Notes, fmt.Sprintf("price book %q has a price for model %q, but none for its input: its requests are refused", name, model))
 			}
 		}
 	}

@@ -49,6 +49,9 @@ func TestErrors(t *testing.T) {
 		{"name: m\n", "modle: m\n", "10:3: unknown key \"modle\" in model; known are name, served_as, engines, parameters, active_parameters, kv_bytes_per_token, size_class, context_tokens, max_output_tokens, default_max_output_tokens, tokens_per_byte, message_tokens, template_tokens, image_tokens, audio_tokens, context_shift, family, revision, quantisation, tokenizer\n10:3: model lacks the key \"name\""},
 		// price books: package price checks what is inside
 		{`price: "1.00"`, `price: "-1.00"`, `23:5: price -1 is negative`},
+		{"  prices:\n", "  price_instant: cheapest\n  prices:\n", `18:3: price_book "public": price_instant cheapest: only "talea rate" knows it yet, requests cannot be charged so`},
+		{"accounts:\n", "- {name: c, currency: EUR, base: pubic, prices: []}\naccounts:\n", `26:3: price_book "c": its base "pubic" is not a price book that there is`},
+		{"accounts:\n", "- {name: c, currency: USD, base: public, effective: {from: 2026-01-01T00:00:00Z}, prices: []}\naccounts:\n", `26:3: price_book "c": it is in USD, but its base public in EUR`},
 		{"accounts:\n", "- {name: public, currency: EUR, prices: []}\naccounts:\n", "18:3: price book public overlaps its version before, which must end with `to: 2025-12-31T23:00:00Z`"},
 		// accounts
 		{"path: acme, currency: EUR", "path: acme", `27:3: account "acme": an organisation needs a currency`},

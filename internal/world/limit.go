@@ -208,7 +208,7 @@ func (d *draft) undegradable(a *Account, l *quota.Limit) string {
 		return "that is the one it limits"
 	case !a.may(l.DegradeTo):
 		return "the account may not use it"
-	case len(a.Books) > 0 && !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return priced(b, to) }):
+	case len(a.Books) > 0 && !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return d.snapshot.priced(b, to, string(a.Path.Organisation())) }):
 		return "it has no price in the account's price book"
 	}
 	return ""

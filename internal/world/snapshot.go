@@ -75,8 +75,9 @@ type Key struct {
 type Offer struct {
 	Subject *usage.Subject
 	Model   *catalog.Model
-	Engines []*catalog.Engine // where the account's data may go, in order of preference; never empty
+	Engines []*catalog.Engine // where the account's data may go and the price is right, in order of preference; never empty
 	Book    *price.Book
+	Query   price.Query // what of the book it is, at the standard tier
 	Account *Account
 
 	next *Offer // under the version that follows
@@ -113,7 +114,7 @@ func (k *Key) Offer(model string) (*Offer, error) {
 func (k *Key) offer(name string) (*Offer, error) {
 	s, a := k.snapshot, k.Account
 	m := s.models[name]
-	if m == nil || !a.may(name) || !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return priced(b, m) }) {
+	if m == nil || !a.may(name) || !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return s.priced(b, m, string(a.Path.Organisation())) }) {
 		return nil, errModelNotFound
 	}
 	var engines []*catalog.Engine
@@ -137,6 +138,13 @@ func (k *Key) offer(name string) (*Offer, error) {
 	var first *Offer
 	for _, book := range slices.Backward(a.Books) {
 		first = &Offer{Subject: k.subject(m, book), Model: m, Engines: engines, Book: book, Account: a, next: first}
+		first.Query = queryOf(m, engines[0])
+		first.Query.Organisation = string(a.Path.Organisation())
+		if book.ByPlace() { // the price is fixed before an engine is chosen: only engines at the place of the first have it
+			first.Engines = slices.DeleteFunc(slices.Clone(engines), func(e *catalog.Engine) bool {
+				return e.Region != engines[0].Region || e.GPUKind != engines[0].GPUKind
+			})
+		}
 	}
 	known[name] = first
 	k.offers.Store(&known)
@@ -152,10 +160,19 @@ func (k *Key) subject(m *catalog.Model, book *price.Book) *usage.Subject {
 	}
 }
 
-// priced reports whether a version of a price book has any price for a model.
-func priced(b *price.Book, m *catalog.Model) bool {
-	_, err := b.Row(m.Name, m.SizeClass, b.From)
-	return err == nil
+// queryOf asks for the price of a model on an engine.
+func queryOf(m *catalog.Model, e *catalog.Engine) price.Query {
+	return price.Query{Model: m.Name, Family: m.Family, SizeClass: m.SizeClass, GPUKind: e.GPUKind, Region: e.Region}
+}
+
+// priced reports whether a version of a price book has any price for a model on some engine of it, for an organisation.
+func (s *Snapshot) priced(b *price.Book, m *catalog.Model, organisation string) bool {
+	return slices.ContainsFunc(m.Engines, func(name string) bool {
+		q := queryOf(m, s.engines[name])
+		q.Organisation = organisation
+		_, err := b.Row(q, b.From)
+		return err == nil
+	})
 }
 
 // Offers returns everything that the key may use, by the model's name.

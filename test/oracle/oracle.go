@@ -90,6 +90,8 @@ type Line struct {
 	Price    string `json:"unit_price"`
 	Amount   string
 	Minimum  bool
+	Package  bool
+	Fee      bool
 }
 
 // Stood is one limit that a request stood on, with the period.
@@ -239,7 +241,7 @@ func (j *judge) price(t sim.Tokens) *big.Int {
 func (r *Record) billed() (t sim.Tokens) {
 	for _, l := range r.Lines {
 		switch {
-		case l.Minimum:
+		case l.Minimum || l.Package || l.Fee: // not so many units
 		case l.Meter == "input_cache_read":
 			t.Cached += l.Quantity
 			t.Input += l.Quantity

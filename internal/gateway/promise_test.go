@@ -339,25 +339,59 @@ func TestPatienceIsForWritesOnly(t *testing.T) {
 		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`)
 	})
 	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 50 * time.Millisecond}})
-	for _, h2 := range []bool{false, true} {
-		s := httptest.NewUnstartedServer(r.gw)
-		s.EnableHTTP2 = h2
-		s.StartTLS()
+	for _, over := range []string{"plain", "TLS", "HTTP/2"} {
+		s, h2 := httptest.NewUnstartedServer(r.gw), over == "HTTP/2"
+		if s.EnableHTTP2 = h2; over == "plain" {
+			s.Start()
+		} else {
+			s.StartTLS()
+		}
 		for _, more := range []string{"", `,"stream":true`, ""} { // each finds the deadline of the one before on its connection
 			req, _ := http.NewRequest("POST", s.URL+"/v1/chat/completions", strings.NewReader(say("", more)))
 			req.Header.Set("Authorization", "Bearer "+secrets["env:GOOD"])
 			resp, err := s.Client().Do(req)
 			if err != nil {
-				t.Fatalf("HTTP/2 %v: %v", h2, err)
+				t.Fatalf("%s: %v", over, err)
 			}
 			b, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
 			if err != nil || resp.StatusCode != 200 || (resp.ProtoMajor == 2) != h2 {
-				t.Errorf("HTTP/2 %v: %s %d %s, %v", h2, resp.Proto, resp.StatusCode, b, err)
+				t.Errorf("%s: %s %d %s, %v", over, resp.Proto, resp.StatusCode, b, err)
 			}
 		}
 		s.Client().CloseIdleConnections()
 		s.Close()
+	}
+}
+
+// F069: TestDeafClient: a client that stops reading is given up when it has taken nothing for so long, also where its
+// deadline stood from earlier events, and its engine is stopped.
+func TestDeafClient(t *testing.T) {
+	stopped := make(chan struct{})
+	url := serving(t, func(w http.ResponseWriter, req *http.Request) {
+		defer close(stopped)
+		w.Header().Set("Content-Type", "text/event-stream")
+		for req.Context().Err() == nil {
+			fmt.Fprintf(w, ": %4096d\n\n", 0)
+			w.(http.Flusher).Flush()
+		}
+	})
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 100 * time.Millisecond}})
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body := say("", streaming)
+	fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", secrets["env:GOOD"], len(body), body)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-stopped
+	r.settled()
+	if rec := r.record(reply{header: resp.Header}); rec.Outcome != usage.ClientGone {
+		t.Errorf("outcome %v", rec.Outcome)
 	}
 }
 

@@ -136,7 +136,7 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 		if _, err := x.w.Write(out); err != nil || last { // what came with the end goes out with it
 			return err
 		}
-		defer x.unhurried()
+		defer x.calm()
 		return control.Flush()
 	})
 	report := s.Report()

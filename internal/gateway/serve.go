@@ -56,7 +56,8 @@ type exchange struct {
 	gathered         *meter.Gather
 	failure          error // why an answer broke, for the client
 	result           usage.Result
-	wrote, streaming bool // an answer has begun; it is a stream
+	wrote, streaming bool      // an answer has begun; it is a stream
+	patientTo        time.Time // where a write deadline stands: that one
 
 	body  []byte // of the request
 	head  []byte // of the request to the engine
@@ -76,12 +77,34 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
 	x.unhurried() // the deadline of the connection's last request may still stand
 }
 
-// patience gives the client time to take what is about to be sent: some for anything, and 1 s for each 16 KiB.
+// patience gives the client time to take what is about to be sent: some for anything, and 1 s for each 16 KiB. Where a
+// deadline can stand, it is set a quarter further than it must be, and stays while it is far enough: a stream moves it now
+// and then, not at each event.
 func (x *exchange) patience(size int) {
-	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.g.Limits.Write + time.Duration(size>>14)*time.Second))
+	due := time.Now().Add(x.g.Limits.Write + time.Duration(size>>14)*time.Second)
+	if x.canStand() {
+		if x.patientTo.After(due) {
+			return
+		}
+		due = due.Add(x.g.Limits.Write / 4)
+		x.patientTo = due
+	}
+	http.NewResponseController(x.w).SetWriteDeadline(due)
 }
 
-// unhurried takes the deadline back: over HTTP/2 one that passes ends the stream, also while nothing is being written.
+// calm is for when what was to be sent is on its way, and more will come. It takes the deadline back where that must not
+// stand.
+func (x *exchange) calm() {
+	if !x.canStand() {
+		x.unhurried()
+	}
+}
+
+// canStand says whether a deadline does nothing while nothing is being written. Over HTTP/2 one that passes ends the
+// stream; TLS may answer the client's side on its own, and is broken for good when it cannot.
+func (x *exchange) canStand() bool { return x.r.ProtoMajor < 2 && x.r.TLS == nil }
+
+// unhurried takes the deadline back.
 func (x *exchange) unhurried() {
 	http.NewResponseController(x.w).SetWriteDeadline(time.Time{})
 }

@@ -169,7 +169,9 @@ func newRig(t *testing.T, s setup) *rig {
 	}
 	r.gw = gateway.New(gateway.Options{Tape: prices, World: r.world, Ledger: r.ledger, Hasher: hasher, Clock: wall{}, Node: 1, Limits: s.limits,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	server := httptest.NewServer(r.gw)
+	server := httptest.NewUnstartedServer(r.gw)
+	server.Listener = gateway.Listen(server.Listener)
+	server.Start()
 	r.url = server.URL
 	t.Cleanup(func() {
 		r.gw.Abort()

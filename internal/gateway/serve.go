@@ -246,6 +246,10 @@ func (x *exchange) readBody() error {
 	if errors.As(err, &no) {
 		return no
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		x.w.Header().Set("Connection", "close")
+		return refusal.New(refusal.Malformed, "The request body ended before all of it had come.")
+	}
 	if err != nil {
 		if x.r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return errClientGone

@@ -149,7 +149,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	crash.At(crash.Parsed)
-	if err := x.holdIt(); err != nil { // durable on every limit of the path, or on none
+	if err := x.afford(); err != nil { // durable on every limit of the path, or on none
 		return err
 	}
 	crash.At(crash.Held)
@@ -317,8 +317,22 @@ func (x *exchange) resolve() error {
 	return x.admit()
 }
 
-// bound finds the most that the request can use and what that can cost at the price row of this instant, which is locked.
+// bound finds the most that the request can use and cost, and takes that from the paces of the path.
 func (x *exchange) bound() error {
+	if err := x.price(); err != nil {
+		return err
+	}
+	x.taken = quotaTokens(x.bounds)
+	if no := x.g.paces.take(x.key.Account, x.started.UnixNano(), x.taken); no != nil {
+		x.taken = 0
+		return no
+	}
+	x.g.paces.headers(x.w.Header(), x.key.Account, x.started.UnixNano())
+	return nil
+}
+
+// price finds the most that the request can use and what that can cost at the price row of this instant, which is locked.
+func (x *exchange) price() error {
 	row, err := x.g.row(x.offer, x.req.served(), x.started)
 	if err != nil {
 		return notPriced(x.req.model, err)
@@ -336,12 +350,6 @@ func (x *exchange) bound() error {
 	if no := x.cheapEnough(); no != nil {
 		return no
 	}
-	x.taken = quotaTokens(x.bounds)
-	if no := x.g.paces.take(x.key.Account, x.started.UnixNano(), x.taken); no != nil {
-		x.taken = 0
-		return no
-	}
-	x.g.paces.headers(x.w.Header(), x.key.Account, x.started.UnixNano())
 	return nil
 }
 
@@ -387,7 +395,7 @@ func (x *exchange) settle() (*usage.Record, error) {
 	// What a request did not use of its pace goes back. Nobody knows how much that is where an answer was given up before
 	// its usage came: then it counts for what was held.
 	if err == nil && (rec.Source == usage.EngineFinal || rec.Outcome == usage.Unserved || rec.Outcome == usage.EngineSaid) {
-		x.g.paces.give(x.key.Account, x.taken-rec.Counts.Input()-rec.Counts.Output())
+		x.g.paces.give(x.key.Account, max(0, x.taken-rec.Counts.Input()-rec.Counts.Output()))
 	}
 	x.count()
 	if err == nil {

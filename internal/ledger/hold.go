@@ -91,6 +91,8 @@ type Short struct {
 	Used    amount
 	Held    amount
 	Need    amount
+	// Degrade is the first of the exhausted limits that sends to a cheaper offering, nil where none does.
+	Degrade *quota.Limit
 	balance *balance
 }
 
@@ -169,6 +171,7 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 	h.touched = h.few[:0]
 	need := ask.need()
 	var short *Short
+	var degrade *limit
 	for i := range len(ask.Chain) + 1 {
 		for _, lim := range o.limitsAt(ask, i) {
 			if lim.removed || !lim.Covers(ask.Subject, ask.TierAsked) || lim.Key != "" && !slices.Contains(ask.Chain, lim.Account) {
@@ -177,10 +180,19 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 			b := l.balance(o, lim, at)
 			asked := need.Of(lim.Measure)
 			h.touched = append(h.touched, touch{b, asked})
-			if verdict := b.judge(ask, asked, turn); verdict > quota.Fits && (short == nil || verdict > short.Verdict) {
+			verdict := b.judge(ask, asked, turn)
+			if verdict > quota.Fits && (short == nil || verdict > short.Verdict) {
 				short = b.short(verdict, asked)
 			}
+			if verdict == quota.Exhausted && degrade == nil && lim.Action == quota.Degrade && lim.DegradeTo != ask.Subject.Model {
+				degrade = lim
+			}
 		}
+	}
+	if degrade != nil { // rather whole with another offering than less with this one
+		by := degrade.Limit
+		short.Degrade = &by
+		return nil, short
 	}
 	if short != nil && ask.Less.Least > 0 && (short.Verdict == quota.Exhausted || ask.Less.AtOnce || turn == lastTurn) {
 		short = l.less(h, ask, turn)

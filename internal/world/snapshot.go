@@ -107,11 +107,16 @@ func (k *Key) Offer(model string) (*Offer, error) {
 			return o, nil
 		}
 	}
-	return k.offer(model)
+	return k.offer(model, model, model)
 }
 
-// offer builds an offer. Names that lead to nothing are not kept: callers can make up as many as they like.
-func (k *Key) offer(name string) (*Offer, error) {
+// Degraded returns the offer of a model that is used in place of the one that was asked for: on records both stand. No
+// model that is asked for has a name with the NUL between them.
+func (k *Key) Degraded(asked, to string) (*Offer, error) { return k.offer(asked+"\x00"+to, asked, to) }
+
+// offer builds an offer of a model under the name by which it was asked for, and keeps it as id. What leads to nothing is not
+// kept: callers can make up as many names as they like.
+func (k *Key) offer(id, asked, name string) (*Offer, error) {
 	s, a := k.snapshot, k.Account
 	m := s.models[name]
 	if m == nil || !a.may(name) || !slices.ContainsFunc(a.Books, func(b *price.Book) bool { return s.priced(b, m, string(a.Path.Organisation())) }) {
@@ -130,14 +135,14 @@ func (k *Key) offer(name string) (*Offer, error) {
 	defer s.mu.Unlock()
 	known := map[string]*Offer{}
 	if now := k.offers.Load(); now != nil {
-		if o := (*now)[name]; o != nil {
-			return o, nil // somebody was faster
+		if o := (*now)[id]; o != nil {
+			return o, nil // somebody was faster, or it is not the first time
 		}
 		known = maps.Clone(*now)
 	}
 	var first *Offer
 	for _, book := range slices.Backward(a.Books) {
-		first = &Offer{Subject: k.subject(m, book), Model: m, Engines: engines, Book: book, Account: a, next: first}
+		first = &Offer{Subject: k.subject(asked, m, book), Model: m, Engines: engines, Book: book, Account: a, next: first}
 		first.Query = queryOf(m, engines[0])
 		first.Query.Organisation = string(a.Path.Organisation())
 		if book.ByPlace() { // the price is fixed before an engine is chosen: only engines at the place of the first have it
@@ -146,17 +151,17 @@ func (k *Key) offer(name string) (*Offer, error) {
 			})
 		}
 	}
-	known[name] = first
+	known[id] = first
 	k.offers.Store(&known)
 	return first, nil
 }
 
-func (k *Key) subject(m *catalog.Model, book *price.Book) *usage.Subject {
+func (k *Key) subject(asked string, m *catalog.Model, book *price.Book) *usage.Subject {
 	a := k.Account
 	return &usage.Subject{
 		Organisation: a.Chain[0].ID, Account: a.ID, AccountPath: a.Path, BillingAccount: a.BillingAccount, Key: k.Public, Labels: a.Labels,
 		Seller: a.Seller, Contract: a.Contract, Currency: a.Currency, Book: book.Name, BookVersion: book.Version,
-		ModelAsked: m.Name, Model: m.Name, ModelRevision: m.Revision, Quantisation: m.Quantisation, Tokenizer: m.Tokenizer, SizeClass: m.SizeClass, Work: m.Work(),
+		ModelAsked: asked, Model: m.Name, ModelRevision: m.Revision, Quantisation: m.Quantisation, Tokenizer: m.Tokenizer, SizeClass: m.SizeClass, Work: m.Work(),
 	}
 }
 

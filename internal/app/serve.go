@@ -126,9 +126,8 @@ func (s *server) listen(context.Context) (err error) {
 	if s.operators, err = net.Listen("tcp", s.Admin); err != nil {
 		return fmt.Errorf("cannot listen for operators: %w", err)
 	}
-	if s.cert == nil {
-		s.tenants = gateway.Listen(s.tenants)
-	} else {
+	s.tenants = gateway.Listen(s.tenants)
+	if s.cert != nil {
 		s.tenants = tls.NewListener(s.tenants, s.cert.config())
 		if remote {
 			s.operators = tls.NewListener(s.operators, s.cert.config())

@@ -9,7 +9,8 @@ import (
 
 // Listen makes a listener whose connections tell a client that has gone from one that has said all it will say. net/http takes
 // the end of what a client sends for a hang-up and cancels its request; but a client may close its half of a connection
-// behind a request and wait for the answer. Connections that are no TCP connections, and those under TLS, are left as they are.
+// behind a request and wait for the answer. (Under TLS, which goes on top, an end is an end.) And they bound what the kernel
+// keeps for slow readers. Connections that are no TCP connections are left as they are.
 func Listen(l net.Listener) net.Listener { return listener{l} }
 
 type listener struct{ net.Listener }
@@ -28,8 +29,14 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return c, nil // closed already: the first read says so
 	}
+	if err := raw.Control(holdBack); err != nil {
+		return c, nil
+	}
 	return &clientConn{Conn: c, raw: raw}, nil
 }
+
+// maxUnsent is how much of an answer the kernel takes before it has sent it, in bytes.
+const maxUnsent = 128 << 10
 
 // clientConn is a client's connection. It has no more methods than net/http needs, so that all writes are seen.
 type clientConn struct {

@@ -60,6 +60,9 @@ func (s *Stream) read(data []byte) Event {
 	c := chunk{choices: -1}
 	err := s.readChunk(data, &c)
 	if c.failed {
+		if c.usage.to > 0 && !c.usageNull { // what a failure has used is told with it, or not at all
+			s.account(data, &c)
+		}
 		s.hidden = true
 		return EngineError
 	}

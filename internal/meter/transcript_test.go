@@ -386,3 +386,21 @@ func TestGatherJoins(t *testing.T) {
 		}
 	}
 }
+
+// F036: usage counts on whatever event ends an answer, a failure too.
+func TestUsageOfAFailure(t *testing.T) {
+	for _, c := range []struct{ last, want string }{
+		{`{"error":{"message":"m"},"usage":{"prompt_tokens":32,"completion_tokens":9,"total_tokens":41}}`, "32 - 9 - engine_final -"},
+		{`{"usage":{"prompt_tokens":32,"completion_tokens":9,"total_tokens":41},"choices":[],"error":{"message":"m"}}`, "32 - 9 - engine_final -"},
+		{`{"error":{"message":"m"},"usage":null}`, "32 - 2 - engine_running -"},
+		{`{"error":{"message":"m"}}`, "32 - 2 - engine_running -"},
+	} {
+		in := transcript(t, "vllm/running.sse")
+		in = append(in[:bytes.Index(in, []byte(`"content":" is"`))], "X"...)
+		in = append(in[:bytes.LastIndex(in, []byte("data: "))], event(c.last)...)
+		out, ev, r := play(t, dialect(t, "vllm"), Options{}, in)
+		if got := summary(r); got != c.want || ev != EngineError || strings.Contains(out, "error") {
+			t.Errorf("%s: event %d, %s, want %s; relayed %s", c.last, ev, got, c.want, out)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"talea/internal/gateway"
+	"talea/internal/usage"
+)
+
+// flood is an engine that makes tokens as fast as it is let, until its connection ends. It counts the bytes that it got rid of,
+// which are no more than small buffers of its own ahead of its reader.
+func flood(t *testing.T) (url string, sent *atomic.Int64) {
+	t.Helper()
+	sent = &atomic.Int64{}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		copyAll(nil, discardAll{}, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n := 1; ; n++ {
+			chunk := fmt.Sprintf("data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%04096d\"},\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":32,\"completion_tokens\":%d}}\n\n", n, n)
+			if _, err := w.Write([]byte(chunk)); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			sent.Add(int64(len(chunk)))
+		}
+	}))
+	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		c.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		return ctx
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL, sent
+}
+
+type discardAll struct{}
+
+func (discardAll) Write(b []byte) (int, error) { return len(b), nil }
+
+// F069: a client that reads a byte now and then slows the engine down, takes little memory, and is given up when it has not
+// taken what was sent to it for too long; what was made until then is charged.
+func TestSlowReader(t *testing.T) {
+	url, sent := flood(t)
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 500 * time.Millisecond}})
+	c := r.dial(say("", `,"max_tokens":4000,"stream":true`))
+	c.SetReadBuffer(4 << 10)
+	for r.gw.Running() > 0 || len(r.holds()) == 0 {
+		c.Read(make([]byte, 1))
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.settled()
+	if n := sent.Load(); n > 640<<10 { // the kernel's buffers of the engine and of the client are in it
+		t.Errorf("%d KiB were taken from the engine for a client that reads nothing", n>>10)
+	}
+	rec, _, err := r.ledger.Record(r.holds()[0])
+	if err != nil || rec.Outcome != usage.ClientGone || rec.Status != usage.Posted || rec.Billed.Output() == 0 || rec.Billed.Output()*4096 > sent.Load() {
+		t.Errorf("%+v, %v", rec, err)
+	}
+}

@@ -99,20 +99,27 @@ func (p *paces) headers(h http.Header, a *world.Account, now int64) {
 		if s == nil {
 			continue
 		}
-		showRate(h, "Requests", node.Requests, s.requests, now)
-		showRate(h, "Tokens", node.TokenRate, s.tokens, now)
+		showRate(h, &requestRate, node.Requests, s.requests, now)
+		showRate(h, &tokenRate, node.TokenRate, s.tokens, now)
 		return
 	}
 }
 
-func showRate(h http.Header, what string, r quota.Rate, p quota.Pace, now int64) {
+// The names of the headers that show a rate, in the form that net/http keeps them in: they are on every answer.
+var (
+	requestRate = [3]string{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests"}
+	tokenRate   = [3]string{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens"}
+)
+
+func showRate(h http.Header, names *[3]string, r quota.Rate, p quota.Pace, now int64) {
 	if r.PerMinute == 0 {
 		return
 	}
 	left, reset := r.Left(p, now)
-	h.Set("X-Ratelimit-Limit-"+what, strconv.FormatInt(r.PerMinute, 10))
-	h.Set("X-Ratelimit-Remaining-"+what, strconv.FormatInt(left, 10))
-	h.Set("X-Ratelimit-Reset-"+what, reset.Round(time.Millisecond).String())
+	values := []string{strconv.FormatInt(r.PerMinute, 10), strconv.FormatInt(left, 10), reset.Round(time.Millisecond).String()}
+	for i, name := range names {
+		h[name] = values[i : i+1 : i+1]
+	}
 }
 
 func rateRefusal(code refusal.Code, node *world.Account, what string, r quota.Rate, wait time.Duration) *refusal.Refusal {

@@ -89,11 +89,12 @@ func (l *Ledger) kick() {
 }
 
 // A commit costs the same 120 µs of processor time, most of it the sync, whether it has one entry or fifty. After a group
-// of a crowd the next one waits for a breath, or until it is large, so that there are fewer. Who comes alone never waits.
+// of a crowd the next one waits for a breath, or until it is large: half of the commits for a millisecond of patience. Who
+// comes alone never waits.
 const (
 	crowd  = 8  // entries
 	enough = 64 // entries: more make a commit no cheaper for each
-	breath = 2 * time.Millisecond
+	breath = time.Millisecond
 )
 
 // run commits groups until Close.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"talea/internal/jsonscan"
-	"talea/internal/money"
 	"talea/internal/price"
 	"talea/internal/refusal"
 	"talea/internal/usage"
@@ -89,10 +88,8 @@ func (x *exchange) appendModel(b []byte, o *world.Offer) []byte {
 		name  string
 		meter usage.Meter
 	}{{"prompt", usage.InputUncached}, {"input_cache_read", usage.InputCacheRead}, {"input_cache_write", usage.InputCacheWrite}, {"completion", usage.OutputContent}, {"internal_reasoning", usage.OutputReasoning}, {"request", usage.Requests}} {
-		rate := money.Rate{}
-		if row.Has[p.meter] {
-			rate = row.Rates[p.meter]
-		} else if p.meter != usage.Requests {
+		rate, ok := row.Listed(p.meter)
+		if !ok && (p.meter != usage.Requests || row.Has[p.meter]) {
 			continue
 		}
 		b = append(jsonscan.AppendQuote(append(b, ','), p.name), ':')

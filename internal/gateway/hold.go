@@ -82,7 +82,7 @@ func (x *exchange) less(*ledger.Short) bool {
 func (x *exchange) asks() {
 	a := &x.ask
 	h := x.r.Header
-	*a = ledger.Ask{Org: x.offer.Subject.Organisation, Chain: x.key.Account.IDs, Row: x.row, Money: x.money}
+	*a = ledger.Ask{Org: x.offer.Subject.Organisation, Chain: x.key.Account.IDs, Row: x.row, Money: x.money, Position: x.position}
 	a.Admission = usage.Admission{
 		ID: x.id, Subject: x.offer.Subject, Endpoint: x.ep.name, Stream: x.req.stream,
 		TierAsked: x.req.tier, Effort: x.req.effort, ThinkTokens: x.req.thinkTokens, Bounds: x.bounds,

@@ -46,6 +46,7 @@ type exchange struct {
 	req              request
 	bounds           usage.Bounds
 	row              *price.Row
+	position         rating.Position // where the row's counters stand
 	money            money.Amount
 	ask              ledger.Ask
 	hold             *ledger.Hold
@@ -337,7 +338,7 @@ func (x *exchange) price() error {
 	if err != nil {
 		return notPriced(x.req.model, err)
 	}
-	x.row = row
+	x.row, x.position = row, x.g.Ledger.Position(x.offer.Subject, row)
 	if no := x.acceptable(); no != nil {
 		return no
 	}
@@ -361,7 +362,7 @@ func quotaTokens(b usage.Bounds) int64 {
 }
 
 func (x *exchange) ceiling(b usage.Bounds) (money.Amount, error) {
-	return rating.Ceiling(b, x.row, nil)
+	return rating.Ceiling(b, x.row, x.position)
 }
 
 func notPriced(model string, err error) error {

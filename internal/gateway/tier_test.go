@@ -1,9 +1,12 @@
 package gateway_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"talea/internal/ledger"
+	"talea/internal/money"
 	"talea/internal/usage"
 )
 
@@ -44,5 +47,46 @@ func TestServiceTiers(t *testing.T) {
 		if p.status != 400 || p.code(t) != "unsupported_parameter" || !strings.Contains(p.body, "flex, priority, standard") {
 			t.Errorf("tier %q: %d %s", tier, p.status, p.body)
 		}
+	}
+}
+
+// Steps are counted over the requests of an organisation, whichever project asks, and each request is held at the dearest
+// step from where the counter stands.
+func TestSteps(t *testing.T) {
+	e := newEngine(t)
+	r := newRig(t, setup{engines: []string{e.URL()}, prices: `  - {model: m, meter: input, price: "1.00", long_context: [{over: 100000, price: "2.00"}]}
+  - {model: m, meter: output, form: graduated, steps: [{up_to: 30, price: "4.00", flat: "7"}, {price: "1.00"}]}
+`})
+	var output int64
+	var charge money.Amount
+	held := map[string]bool{}
+	for i := range 6 {
+		key := []string{"GOOD", "SMALL"}[i%2]
+		p := r.chat(key, say("", `,"max_tokens":20`))
+		if p.status != 200 {
+			t.Fatalf("%d %s", p.status, p.body)
+		}
+		rec := r.record(p)
+		output += rec.Counts.Output()
+		for _, l := range rec.Lines {
+			if l.Meter == usage.OutputContent || l.Meter == usage.OutputReasoning {
+				charge = charge.Add(l.Amount)
+			}
+		}
+		held[rec.Hold.Round(0, money.HalfEven).String()] = true
+	}
+	first := min(output, 30)
+	want := fmt.Sprintf("7.%09d", first*4000+(output-first)*1000)
+	if got, err := money.ParseAmount(want); err != nil || charge != got || output <= 30 {
+		t.Errorf("%d output tokens cost %s, want %s", output, charge, want)
+	}
+	if !held["7"] || !held["0"] {
+		t.Errorf("held were about %v: the fee of the first step is to be held until it is entered", held)
+	}
+	if report, err := ledger.Check(r.store.(ledger.Reader)); err != nil || !report.OK() {
+		t.Errorf("check: %v, %v", report, err)
+	}
+	if p := r.do("GET", "/v1/models/m", "GOOD", ""); !strings.Contains(p.body, `"prompt":"0.000001"`) || !strings.Contains(p.body, `"completion":"0.000004"`) {
+		t.Errorf("the model is listed as %s", p.body)
 	}
 }

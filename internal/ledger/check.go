@@ -120,6 +120,7 @@ type auditOrg struct {
 	limits   []*auditLimit
 	limitsOf map[int64][]*auditLimit // by account
 	periods  []*auditPeriod
+	counters []*auditCounter
 	balances map[auditKey]*auditBalance
 	usage    map[auditKey]*auditUsage
 	open     map[int64]*auditHold // by request
@@ -295,6 +296,8 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 		return r.override()
 	case auditNoticeKind:
 		return o.notice(r)
+	case auditCounterKind:
+		return o.counter(r)
 	case auditHoldKind:
 		return a.hold(o, h, r)
 	case auditExtendKind:

@@ -19,6 +19,7 @@ const (
 	auditStepKind       = 5
 	auditOverrideKind   = 6
 	auditNoticeKind     = 7
+	auditCounterKind    = 8
 	auditHoldKind       = 16
 	auditExtendKind     = 17
 	auditCheckpointKind = 18
@@ -48,7 +49,7 @@ const (
 
 var auditKindNames = map[byte]string{
 	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditOverrideKind: "override",
-	auditNoticeKind: "notice", auditHoldKind: "hold",
+	auditNoticeKind: "notice", auditCounterKind: "counter", auditHoldKind: "hold",
 	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
 }
 
@@ -261,6 +262,7 @@ func (h *auditHeader) say() string {
 type auditSubject struct {
 	path                  []int64 // organisation first
 	key, model, sizeClass string
+	contract              string
 	work                  [4]int64 // picoseconds: fixed, for an input token, for an output token, for a pair
 }
 
@@ -272,7 +274,9 @@ func (o *auditOrg) subject(r *auditReader) error {
 	label := r.text()
 	r.text() // billing account
 	s.key = r.text()
-	r.texts(6) // seller, contract, currency, price book, book version, model asked
+	r.text() // seller
+	s.contract = r.text()
+	r.texts(4) // currency, price book, book version, model asked
 	s.model = r.text()
 	r.texts(3) // model revision, quantisation, tokenizer
 	s.sizeClass = r.text()
@@ -298,6 +302,7 @@ func (o *auditOrg) subject(r *auditReader) error {
 type auditRow struct {
 	minimum *big.Int
 	price   [auditMeters]*big.Int // nil: none
+	forms   []auditForm           // of prices that depend on how much
 }
 
 func (o *auditOrg) row(r *auditReader) error {
@@ -311,8 +316,16 @@ func (o *auditOrg) row(r *auditReader) error {
 			row.price[m] = r.rate()
 		}
 	}
+	for range r.list() {
+		row.forms = append(row.forms, r.form())
+	}
 	if err := r.failed(); err != nil {
 		return err
+	}
+	for i := range row.forms {
+		if err := row.forms[i].sound(); err != nil {
+			return err
+		}
 	}
 	if number != int64(len(o.rows))+1 {
 		return differ("price row %d comes after price row %d", number, len(o.rows))

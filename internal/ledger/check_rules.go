@@ -41,6 +41,7 @@ type auditHold struct {
 	bounds                  auditBounds
 	money                   *big.Int
 	touched                 []auditTouch
+	counted                 []auditCounted
 	mark                    auditCounts // last checkpoint
 	key                     string      // idempotency
 }
@@ -128,6 +129,7 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 	r.whole() // thinking tokens
 	h.onDisconnect, h.onFault = r.below(auditTariffs, "tariff rule"), r.below(auditTariffs, "tariff rule")
 	h.bounds, h.money, h.touched = r.bounds(), r.natural("the money held"), r.touched()
+	h.counted = r.counted()
 	if err := r.failed(); err != nil {
 		return err
 	}
@@ -152,6 +154,9 @@ func (a *auditor) hold(o *auditOrg, head *auditHeader, r *auditReader) error {
 		}
 	}
 	if err := o.standsOnAll(h, s); err != nil {
+		return err
+	}
+	if err := o.counts(h); err != nil {
 		return err
 	}
 	o.open[h.request] = h

@@ -16,7 +16,7 @@ type auditResult struct {
 
 type auditLine struct {
 	meter         byte
-	kind          byte // 0 usage, 1 minimum, 2 package, 3 fee
+	kind          byte
 	quantity      int64
 	price, amount *big.Int
 }
@@ -39,7 +39,7 @@ func (r *auditReader) result() (x auditResult) {
 	}
 	for range r.list() {
 		x.lines = append(x.lines, auditLine{
-			meter: r.below(auditMeters, "meter"), kind: r.below(4, "kind of line"), quantity: r.whole(), price: r.rate(), amount: r.amount(),
+			meter: r.below(auditMeters, "meter"), kind: r.below(auditLineKinds, "kind of line"), quantity: r.whole(), price: r.rate(), amount: r.amount(),
 		})
 	}
 	x.charge = r.natural("the charge")
@@ -60,13 +60,14 @@ func (a *auditor) settle(o *auditOrg, head *auditHeader, r *auditReader) error {
 		func() error { return h.resolvedRightly(head, &x) },
 		func() error { return h.tariff(&x, void) },
 		func() error { return h.allOfIt(&x) },
-		func() error { return h.rated(&x) },
+		func() error { return o.rated(h, &x) },
 		func() error { return o.post(h, &x) },
 	} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
+	o.advance(h, &x)
 	delete(o.open, h.request)
 	if h.key != "" && !void {
 		o.keys[h.key] = auditRepeat{h.request, h.at, true}
@@ -176,49 +177,6 @@ func (h *auditHold) withinBounds(c *auditCounts) error {
 	if in > h.bounds.input || out > h.bounds.output || h.bounds.joint > 0 && in+out > h.bounds.joint {
 		return differ("%d input and %d output tokens are billed; held were %d and %d, jointly %d (0 is unbounded)",
 			in, out, h.bounds.input, h.bounds.output, h.bounds.joint)
-	}
-	return nil
-}
-
-// rated rates the billed counts again and compares the lines.
-func (h *auditHold) rated(x *auditResult) error {
-	sum, lines := new(big.Int), x.lines
-	for m := range byte(auditMeters) {
-		n, price := x.billed.n[m], h.row.price[m]
-		if n == 0 || price == nil && (m == auditRequest || m == auditWork) {
-			continue
-		}
-		if price == nil {
-			return differ("%d of meter %d are billed, which has no price", n, m)
-		}
-		if len(lines) == 0 || lines[0].meter != m || lines[0].kind != 0 || lines[0].quantity != n {
-			return differ("%d of meter %d are billed, but the line is missing or says otherwise", n, m)
-		}
-		line := lines[0]
-		lines = lines[1:]
-		if line.price.Cmp(price) != 0 {
-			return differ("the line of meter %d has the unit price %v; locked was %v", m, line.price, price)
-		}
-		if want := new(big.Int).Mul(price, big.NewInt(n)); line.amount.Cmp(want) != 0 {
-			return differ("the line of meter %d says %d × %v = %v; right is %v", m, n, price, line.amount, want)
-		}
-		sum.Add(sum, line.amount)
-	}
-	if missing := new(big.Int).Sub(h.row.minimum, sum); len(x.lines) > 0 && missing.Sign() > 0 {
-		if len(lines) == 0 || lines[0].kind != 1 || lines[0].meter != auditRequest || lines[0].quantity != 1 ||
-			lines[0].price.Cmp(missing) != 0 || lines[0].amount.Cmp(missing) != 0 {
-			return differ("the line that lifts the charge to the minimum of %v is missing or wrong", h.row.minimum)
-		}
-		lines = lines[1:]
-		sum.Add(sum, missing)
-	}
-	switch {
-	case len(lines) > 0:
-		return differ("it has %d lines for which nothing is billed", len(lines))
-	case sum.Cmp(x.charge) != 0:
-		return differ("its lines add up to %v, its charge is %v", sum, x.charge)
-	case x.charge.Cmp(h.money) > 0:
-		return differ("the charge %v is above the %v that were held", x.charge, h.money)
 	}
 	return nil
 }

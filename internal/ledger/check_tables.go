@@ -62,7 +62,7 @@ func (a *auditor) balance(row BalanceRow) error {
 	}{{"used", whole(row.Used), &b.used}, {"held", whole(row.Held), &b.held}} {
 		if x.said.Cmp(x.right) != 0 {
 			return differ("%s, %s, period %d: the balance says %v %s; by the log it is %v",
-				o.say(), o.limits[row.Limit-1].say(), row.Period, x.said, x.what, x.right)
+				o.say(), o.sayBalance(row.Limit), row.Period, x.said, x.what, x.right)
 		}
 	}
 	b.compared = true
@@ -116,7 +116,7 @@ func (a *auditor) finish() error {
 		}
 		for _, key := range sortedKeys(o.balances) {
 			if !o.balances[key].compared {
-				return differ("%s, %s: the balance of period %d is missing", o.say(), o.limits[key.a-1].say(), key.b)
+				return differ("%s, %s: the balance of period %d is missing", o.say(), o.sayBalance(key.a), key.b)
 			}
 		}
 		for _, key := range sortedKeys(o.usage) {

@@ -56,6 +56,7 @@ type script struct {
 	row     price.Row
 	limits  []limit
 	spans   []span
+	counts  []counter
 	hold    Hold
 	extends []extension
 	marks   []usage.Counts // checkpoints
@@ -157,6 +158,20 @@ func (s *script) extended() {
 	s.extends = []extension{{usage.Bounds{Output: 100, Joint: 100}, money.Units(200), []touch{stand(1, 2, 200), stand(2, 2, 100), stand(4, 2, 0)}}}
 }
 
+// stepped makes it the script of a request whose input has steps: 350 tokens of a day at 1, the rest at 2.
+func (s *script) stepped() {
+	s.counts = []counter{{name: "model m input", scope: "organisation", window: period.Day, zone: "UTC"}}
+	s.row.Forms = []price.Form{{Kind: price.Graduated, Meters: 0b11, Counter: "model m input", Scope: "organisation", Window: period.Day, Zone: "UTC",
+		Steps: []price.Step{{UpTo: 350, Rate: rateOf(1)}, {Rate: rateOf(2)}}}}
+	s.row.Rates[0], s.row.Rates[1] = rateOf(0), rateOf(0)
+	s.hold.counted = []*balance{{limit: &limit{num: -1}, period: &span{num: 2}}}
+	line := func(m usage.Meter, n, price int64) usage.Line {
+		return usage.Line{Meter: m, Quantity: n, UnitPrice: rateOf(price), Amount: money.Units(n * price)}
+	}
+	s.result.Lines = []usage.Line{line(0, 300, 1), line(1, 50, 1), line(1, 50, 2), line(3, 300, 2), line(usage.Requests, 1, 50)}
+	s.result.Lines[4].Kind = usage.LineMinimum
+}
+
 func (s *script) write() *memory {
 	m := &memory{epoch: 2, lastAt: monday.Add(time.Hour).UnixMicro()}
 	var hash Hash
@@ -178,6 +193,9 @@ func (s *script) write() *memory {
 	}
 	for i := range s.spans {
 		add(KindPeriod, 1, sunday.AddDate(0, 0, min(i, 1)), 0, appendPeriod(nil, &s.spans[i]))
+	}
+	for i := range s.counts {
+		add(KindCounter, 1, monday, 0, appendCounter(appendUint(nil, int64(i)+1), &s.counts[i]))
 	}
 	for range s.holds {
 		add(KindHold, s.epochs[0], s.at[0], s.request, appendHold(nil, &s.hold))

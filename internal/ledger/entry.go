@@ -26,6 +26,7 @@ const (
 	KindStep       Kind = 5 // a step of a price that follows the load; in the operator's log
 	KindOverride   Kind = 6 // what a start let pass, since it was told to
 	KindNotice     Kind = 7 // a threshold of a limit that was reached
+	KindCounter    Kind = 8 // what counts for prices that depend on how much was used before
 	KindHold       Kind = 16
 	KindExtend     Kind = 17
 	KindCheckpoint Kind = 18
@@ -165,7 +166,44 @@ func appendRow(b []byte, r *price.Row) []byte {
 			b = appendAmount(b, r.Rates[m].Amount())
 		}
 	}
+	b = appendUint(b, int64(len(r.Forms)))
+	for i := range r.Forms {
+		b = appendForm(b, &r.Forms[i])
+	}
 	return b
+}
+
+func appendForm(b []byte, f *price.Form) []byte {
+	b = appendUint(append(b, byte(f.Kind)), int64(f.Meters))
+	b = appendString(appendString(b, f.Counter), f.Scope)
+	b = appendString(append(b, byte(f.Window)), f.Zone)
+	b = appendUint(appendUint(b, f.Package), int64(len(f.Steps)))
+	for i := range f.Steps {
+		s := &f.Steps[i]
+		b = appendAmount(appendAmount(appendUint(b, s.UpTo), s.Rate.Amount()), s.Fee)
+	}
+	return b
+}
+
+func readForm(d *decoder) price.Form {
+	f := price.Form{Kind: price.Kind(d.byte()), Meters: uint16(d.meters()), Counter: d.text(), Scope: d.text()}
+	f.Window, f.Zone, f.Package = period.Window(d.byte()), d.text(), d.uint()
+	for range d.count() {
+		s := price.Step{UpTo: d.uint()}
+		rate, err := money.RateFromAmount(d.amount())
+		if err != nil {
+			d.fail(err)
+		}
+		s.Rate, s.Fee = rate, d.amount()
+		if _, err := money.RateFromAmount(s.Fee); err != nil {
+			d.fail(err)
+		}
+		f.Steps = append(f.Steps, s)
+	}
+	if last := len(f.Steps) - 1; d.err == nil && (last < 0 || f.Steps[last].UpTo != 0 || f.Kind > price.LongContext || f.Kind == price.Package && f.Package == 0) {
+		d.fail(errors.New("entry has a form of price that this program does not know"))
+	}
+	return f
 }
 
 func readRow(d *decoder) *price.Row {
@@ -179,6 +217,9 @@ func readRow(d *decoder) *price.Row {
 			}
 			r.Rates[m] = rate
 		}
+	}
+	for range d.count() {
+		r.Forms = append(r.Forms, readForm(d))
 	}
 	return r
 }
@@ -252,7 +293,11 @@ func appendHold(b []byte, h *Hold) []byte {
 	b = append(b, byte(a.OnDisconnect), byte(a.OnFault))
 	b = appendBounds(b, a.Bounds)
 	b = appendAmount(b, h.Record.Hold)
-	return appendTouched(b, h.touched)
+	b = appendUint(appendTouched(b, h.touched), int64(len(h.counted)))
+	for _, c := range h.counted {
+		b = appendUint(appendUint(b, -c.limit.num), c.period.num)
+	}
+	return b
 }
 
 // readHold reads a hold; touched comes as numbers, which the caller resolves.
@@ -458,4 +503,12 @@ func open(body []byte) (header, *decoder, error) {
 	h := header{Kind: Kind(d.byte()), Shard: d.uint(), Epoch: d.uint(), Org: account.ID(d.uint()), Seq: d.uint()}
 	h.At, h.Request = d.time(), usage.ID(d.uint())
 	return h, d, d.err
+}
+
+// counted reads the counters and periods that a hold names.
+func (d *decoder) counted() (out [][2]int64) {
+	for range d.count() {
+		out = append(out, [2]int64{d.uint(), d.uint()})
+	}
+	return out
 }

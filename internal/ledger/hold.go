@@ -11,6 +11,7 @@ import (
 	"talea/internal/period"
 	"talea/internal/price"
 	"talea/internal/quota"
+	"talea/internal/rating"
 	"talea/internal/usage"
 )
 
@@ -20,7 +21,8 @@ type Ask struct {
 	Org             account.ID   // organisation: the shard's key
 	Chain           []account.ID // nodes of the path, organisation first, the subject's account last; the same for one *Subject
 	Row             *price.Row   // the price row, locked
-	Money           amount       // ceiling of the charge under Row within Bounds
+	Money           amount       // ceiling of the charge under Row within Bounds, from Position on
+	Position        rating.Position
 
 	// Where not all of Bounds has room, Less says what would do. The zero value is all or nothing.
 	Less Less
@@ -77,10 +79,12 @@ type Hold struct {
 	rowNum   int64
 	row      *price.Row
 	touched  []touch
-	few      [3]touch      // backs touched on ordinary paths
-	fewLines [4]usage.Line // backs Lines on ordinary answers
-	mark     usage.Counts  // last checkpoint
-	expected *expected     // of a hold that is to be extended; nil for others
+	few      [3]touch        // backs touched on ordinary paths
+	fewLines [4]usage.Line   // backs Lines on ordinary answers
+	mark     usage.Counts    // last checkpoint
+	counted  []*balance      // what the row's forms count; none on ordinary paths
+	asked    rating.Position // where they stood when the ceiling was worked out
+	expected *expected       // of a hold that is to be extended; nil for others
 }
 
 // Short says which limit a hold does not fit: the first on the path from the organisation down.
@@ -169,6 +173,9 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 	o, at := l.organisation(ask.Org), l.now()
 	h := &Hold{org: o}
 	h.touched = h.few[:0]
+	if len(ask.Row.Forms) > 0 {
+		l.turned(ask, at)
+	}
 	need := ask.need()
 	var short *Short
 	var degrade *limit
@@ -242,6 +249,12 @@ func (l *Ledger) grant(h *Hold, ask *Ask, at time.Time) {
 		t := &h.touched[i]
 		t.balance.Held = t.balance.Held.Add(t.held)
 		l.changed(t.balance)
+	}
+	if len(h.row.Forms) > 0 {
+		h.counted, h.asked = l.count(o, ask.Subject, h.row, at), ask.Position
+		for _, c := range h.counted {
+			l.changed(c)
+		}
 	}
 	b := l.begin(o, KindHold, at, h.ID)
 	l.end(o, KindHold, h.ID, appendHold(b, h))

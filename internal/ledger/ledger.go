@@ -131,12 +131,14 @@ type org struct {
 	rowNum       map[string]int64
 	rowCache     map[*price.Row]int64
 
-	limitList []*limit          // by number - 1
-	limitByID map[string]*limit // by identity
-	limitsOf  map[account.ID][]*limit
-	keyLimits map[string][]*limit // by key, those that are narrowed to one; the others are in limitsOf
-	spans     []*span             // by number - 1
-	balances  map[balanceKey]*balance
+	limitList  []*limit          // by number - 1
+	limitByID  map[string]*limit // by identity
+	limitsOf   map[account.ID][]*limit
+	keyLimits  map[string][]*limit // by key, those that are narrowed to one; the others are in limitsOf
+	spans      []*span             // by number - 1
+	balances   map[balanceKey]*balance
+	counters   []*limit         // by number - 1: see addCounter
+	counterNum map[string]int64 // by canonical bytes
 
 	noticed map[noticeKey]time.Time
 	notices []Notice // the newest
@@ -193,7 +195,8 @@ func newOrg(id account.ID) *org {
 		subjectNum: map[string]int64{}, subjectCache: map[*usage.Subject]int64{},
 		rowNum: map[string]int64{}, rowCache: map[*price.Row]int64{},
 		limitByID: map[string]*limit{}, limitsOf: map[account.ID][]*limit{}, keyLimits: map[string][]*limit{},
-		balances: map[balanceKey]*balance{}, noticed: map[noticeKey]time.Time{}, open: map[usage.ID]*Hold{},
+		counterNum: map[string]int64{},
+		balances:   map[balanceKey]*balance{}, noticed: map[noticeKey]time.Time{}, open: map[usage.ID]*Hold{},
 	}
 }
 

@@ -78,6 +78,7 @@ func (g *group) refold(o *org, row EntryRow) error {
 			t.balance.Held = t.balance.Held.Sub(t.held)
 			t.balance.Used = t.balance.Used.Add(quota.Spent(t.balance.limit.Measure, &hold.Billed, hold.Charge, hold.GPUCount))
 		}
+		hold.advance()
 		g.count(o, hold)
 	}
 	o.openFrom() // lets go of what is settled

@@ -158,6 +158,14 @@ func (o *org) define(row EntryRow) error {
 		o.spans = append(o.spans, readPeriod(d))
 	case KindNotice:
 		o.readNotice(h.At, d)
+	case KindCounter:
+		num := d.uint()
+		c := readCounter(d)
+		if d.err == nil {
+			if err := o.addCounter(num, c); err != nil {
+				d.fail(err)
+			}
+		}
 	}
 	if d.err != nil {
 		return fmt.Errorf("organisation %d, entry %d: %w", row.Org, row.Seq, d.err)
@@ -177,6 +185,10 @@ func (l *Ledger) readBalances(o *org) error {
 		for _, t := range h.touched {
 			needed[t.balance.period.num] = true
 			missing[balanceKey{t.balance.limit.num, t.balance.period.num}] = true
+		}
+		for _, c := range h.counted {
+			needed[c.period.num] = true
+			missing[balanceKey{c.limit.num, c.period.num}] = true
 		}
 	}
 	var periods []int64
@@ -213,6 +225,10 @@ func (o *org) named(lim, per int64) (*balance, error) {
 	key := balanceKey{lim, per}
 	if b := o.balances[key]; b != nil {
 		return b, nil
+	}
+	if n := -lim; n > 0 && n <= int64(len(o.counters)) && per > 0 && per <= int64(len(o.spans)) {
+		o.balances[key] = &balance{limit: o.counters[n-1], period: o.spans[per-1]}
+		return o.balances[key], nil
 	}
 	if lim < 1 || lim > int64(len(o.limitList)) || per < 1 || per > int64(len(o.spans)) {
 		return nil, fmt.Errorf("organisation %d: limit %d and period %d are not defined in its log: run `talea ledger check`", o.id, lim, per)
@@ -266,6 +282,7 @@ func (o *org) fold(row EntryRow) error {
 
 func (o *org) foldHold(head header, d *decoder, seq int64) error {
 	h, touched := readHold(d)
+	counted := d.counted()
 	if d.err != nil {
 		return d.err
 	}
@@ -282,6 +299,22 @@ func (o *org) foldHold(head header, d *decoder, seq int64) error {
 			return err
 		}
 		h.touched = append(h.touched, touch{b, t.Held})
+	}
+	counts := 0
+	for i := range h.row.Forms {
+		if h.row.Forms[i].Counter != "" {
+			counts++
+		}
+	}
+	if counts != len(counted) {
+		return fmt.Errorf("hold names %d counters, its price row has %d", len(counted), counts)
+	}
+	for _, c := range counted {
+		b, err := o.named(-c[0], c[1])
+		if err != nil {
+			return err
+		}
+		h.counted = append(h.counted, b)
 	}
 	o.open[h.ID] = h
 	o.queue = append(o.queue, pin{seq, h.ID})

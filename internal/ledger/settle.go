@@ -68,7 +68,7 @@ func (l *Ledger) post(h *Hold, r *usage.Result) {
 	if !h.row.Has[usage.WorkMS] {
 		rated.Set(usage.WorkMS, 0) // its tokens are what is charged for
 	}
-	lines, charge, err := rating.Rate(h.fewLines[:0], &rated, h.row, nil)
+	lines, charge, err := rating.Rate(h.fewLines[:0], &rated, h.row, positionOf(h.row, h.counted))
 	if err != nil || charge.Cmp(h.Record.Hold) > 0 {
 		// Neither can happen while Bounds, Ceiling and Rate agree. Fail shut: bill nothing and say so on the record.
 		h.Billed, lines, charge = usage.Counts{}, nil, amount{}
@@ -79,6 +79,12 @@ func (l *Ledger) post(h *Hold, r *usage.Result) {
 	h.Status = usage.Posted
 	if h.Billed.Empty() {
 		kind, h.Status = KindVoid, usage.Void
+	}
+	if len(h.counted) > 0 {
+		h.advance()
+		for _, c := range h.counted {
+			l.changed(c)
+		}
 	}
 	h.unexpect()
 	for i := range h.touched {

@@ -94,6 +94,17 @@ func (r *Row) Model() string {
 	return model
 }
 
+// Listed returns the price of a single unit of a class as a list shows it, the first step's where it has steps. ok is
+// false where the class has no price, or none of a single unit.
+func (r *Row) Listed(m usage.Meter) (rate money.Rate, ok bool) {
+	for i := range r.Forms {
+		if f := &r.Forms[i]; f.Of(m) {
+			return f.Steps[0].Rate, f.Kind != Package
+		}
+	}
+	return r.Rates[m], r.Has[m]
+}
+
 // AtStep names in the ID of a row the step of the price tape whose multiplier it has.
 func (r *Row) AtStep(number int64) {
 	book, model, _ := strings.Cut(r.ID, "/")
@@ -386,11 +397,6 @@ func (b *Book) Names(q Query) bool {
 func (b *Book) Unserved() string {
 	if b.Instant != atStart {
 		return "price_instant " + b.Instant
-	}
-	for _, e := range b.entries {
-		if e.kind != Flat {
-			return kindNames[e.kind] + " prices"
-		}
 	}
 	return ""
 }

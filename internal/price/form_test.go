@@ -371,7 +371,7 @@ func onTheWall(b *Book, at time.Time) int64 {
 
 func TestTiers(t *testing.T) {
 	b := mustParse(t, sample)
-	if got := fmt.Sprint(b.Tiers(november), b.Load().Steps) + b.Unserved(); got != "[batch flex priority standard] [850000 1000000 1250000 1500000]graduated prices" {
+	if got := fmt.Sprint(b.Tiers(november), b.Load().Steps) + b.Unserved(); got != "[batch flex priority standard] [850000 1000000 1250000 1500000]" {
 		t.Errorf("got %s", got)
 	}
 	_, err := b.Row(Query{Model: "llama-8b", Tier: "gold"}, november)

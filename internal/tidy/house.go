@@ -88,7 +88,6 @@ var talea = house{
 		"ledger.ErrSettled":     "part of what Settle promises; the gateway settles once",
 		"ledger.Ledger.Extend":  "rolling holds: the log knows them from the first day, the path does not use them yet",
 		"meter.Stream.SetBound": "rolling holds, as above",
-		"rating.Schedule":       "the true-up of volume prices and unused first steps at the close of a window; golden vectors G12 and G13",
 		"money.Rate.Scale":      "whole rates under multipliers: golden vectors G06, G29, G30",
 	},
 }

@@ -107,6 +107,9 @@ func (a *auditor) finish() error {
 		return differ("the newest transaction is said to be of %d, but an entry of its epoch is of %d (Unix microseconds)", a.lastAt, a.newestAt)
 	}
 	for _, o := range a.order {
+		if len(o.due) > 0 {
+			return differ("%s: the log ends before it is noticed that limit %d has come to %s in period %d", o.say(), o.due[0].limit, o.due[0].at, o.due[0].period)
+		}
 		if !o.headed {
 			return differ("%s has a log, but no head", o.say())
 		}

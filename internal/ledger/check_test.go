@@ -67,6 +67,9 @@ type script struct {
 	holds   int          // how often it is held
 	settles int          // and settled
 	early   *limit       // a limit that is published while the hold is open
+	changed bool         // it is published after the settlement, and a threshold is reached
+	notices [][]byte     // after the settlement
+	work    usage.Work
 	bytes   func(n int, e *EntryRow)
 }
 
@@ -152,6 +155,23 @@ func (s *script) void() {
 	s.result.Billed, s.result.Lines, s.result.Charge = usage.Counts{}, nil, amount{}
 }
 
+// noticed makes it the script of a request that comes to two thresholds of one limit and one of another.
+func (s *script) noticed() {
+	s.limits[0].Alerts = []quota.Alert{{Percent: 50, At: money.Units(1000)}, {At: money.Units(1100)}, {Percent: 60, At: money.Units(1200)}}
+	s.limits[1].Alerts = []quota.Alert{{At: money.Units(700)}}
+	for _, n := range []struct{ lim, percent, at, used int64 }{{1, 50, 1000, 1100}, {1, 0, 1100, 1100}, {2, 0, 700, 700}} {
+		notice := Notice{Alert: quota.Alert{Percent: n.percent, At: money.Units(n.at)}, Used: money.Units(n.used), Request: s.request}
+		s.notices = append(s.notices, appendNotice(nil, n.lim, 2, &notice))
+	}
+}
+
+// worked makes it the script of a request to a model of known work: 401 of 701 ms and more.
+func (s *script) worked() {
+	s.work = usage.Work{Fixed: 1_000_000_000, Input: 1_000_000, Output: 1_000_000_000}
+	s.limits[1].Measure, s.hold.touched[1] = quota.WorkMS, stand(2, 2, 502) // 1 + 0.9 + 500
+	s.result.Billed.Set(usage.WorkMS, 302)                                  // 1 + 0.3 + 300
+}
+
 // extended makes it the script of a request that was extended by 100 output tokens.
 func (s *script) extended() {
 	s.limits[0].Amount, s.limits[1].Amount = money.Units(2200), money.Units(1500)
@@ -185,7 +205,7 @@ func (s *script) write() *memory {
 		e.Hash = hash
 		m.entries = append(m.entries, e)
 	}
-	subject := &usage.Subject{AccountPath: "acme/chat", Model: "m", SizeClass: "small", Labels: []usage.Label{{Name: "a", Value: "b"}}}
+	subject := &usage.Subject{AccountPath: "acme/chat", Model: "m", SizeClass: "small", Labels: []usage.Label{{Name: "a", Value: "b"}}, Key: "key_a", Work: s.work}
 	add(KindSubject, 1, sunday, 0, appendSubject(appendUint(nil, 1), subject, s.chain))
 	add(KindRow, 1, sunday, 0, appendRow(appendUint(nil, 1), &s.row))
 	for i := range s.limits {
@@ -206,11 +226,19 @@ func (s *script) write() *memory {
 	for i := range s.marks {
 		add(KindCheckpoint, s.epochs[0], s.at[0], s.request, appendCheckpoint(nil, &s.marks[i], usage.EngineRunning))
 	}
-	if s.early != nil {
+	if s.early != nil && !s.changed {
 		add(KindLimit, s.epochs[1], s.at[1], 0, appendLimit(nil, s.early))
 	}
 	for range s.settles {
 		add(s.kind, s.epochs[1], s.at[1], s.request, appendResult(nil, &s.result))
+		for _, body := range s.notices {
+			add(KindNotice, s.epochs[1], s.at[1], 0, body)
+		}
+	}
+	if s.changed {
+		add(KindLimit, s.epochs[1], s.at[1], 0, appendLimit(nil, s.early))
+		n := Notice{Alert: s.early.Alerts[0], Used: money.Units(1100)}
+		add(KindNotice, s.epochs[1], s.at[1], 0, appendNotice(nil, s.early.num, 2, &n))
 	}
 	return m
 }
@@ -230,6 +258,30 @@ func TestCheckAndRebuildAgree(t *testing.T) {
 		"nothing metered": func(s *script) {
 			s.void()
 			s.result.Outcome, s.result.Counts = usage.Completed, usage.Counts{}
+		},
+		"noticed": (*script).noticed,
+		"noticed of a change": func(s *script) {
+			s.early = &limit{}
+			*s.early = s.limits[0]
+			s.early.Amount, s.early.Alerts = money.Units(2200), []quota.Alert{{Percent: 1, At: money.Units(22)}}
+			s.changed = true
+		},
+		"only alerts": func(s *script) { s.limits[0].Amount, s.limits[0].Action = money.Units(1), quota.AlertOnly },
+		"key and tier": func(s *script) {
+			s.limits[0].Limit.Key, s.limits[1].Tier, s.limits[2].Limit.Key, s.limits[2].Model = "key_a", "batch", "key_b", ""
+			s.hold.TierAsked = "batch"
+		},
+		"anchored": func(s *script) {
+			s.limits[0].Anchor, s.spans[1].anchor = 6, 6
+			s.spans = append(s.spans, s.spans[1])
+			s.spans[2].num, s.spans[2].anchor = 3, 0
+			s.hold.touched[1], s.hold.touched[2] = stand(2, 3, 1400), stand(4, 3, 1)
+		},
+		"work": (*script).worked,
+		"GPU time": func(s *script) {
+			s.worked()
+			s.limits[1].Measure, s.limits[1].Action, s.hold.touched[1] = quota.GPUSeconds, quota.AlertOnly, stand(2, 2, 0)
+			s.result.GPUCount = 8
 		},
 		"extended below a limit that has gone": func(s *script) {
 			s.extended()
@@ -291,6 +343,22 @@ func TestCheckFinds(t *testing.T) {
 		{"period 7 comes after period 1", func(s *script) { s.spans[1].num = 7 }},
 		{"does not contain the time at which it was needed", func(s *script) { s.spans[1].End = monday }},
 		{"overlaps period 1", func(s *script) { s.spans[1].Start = s.spans[1].Start.Add(-time.Second) }},
+		{"action 2 to \"\"", func(s *script) { s.limits[0].Action = quota.Degrade }},
+		{"action 0 to \"x\"", func(s *script) { s.limits[0].DegradeTo = "x" }},
+		{"action 3 is not known", func(s *script) { s.limits[0].Action = 3 }},
+		{"a limit on GPU time does more than alert", func(s *script) { s.limits[0].Measure = quota.GPUSeconds }},
+		{"thresholds are not in order", func(s *script) { s.noticed(); s.limits[0].Alerts[1].At = money.Units(1000) }},
+		{"thresholds are not in order", func(s *script) { s.limits[0].Alerts = []quota.Alert{{Percent: 1}} }},
+		{"threshold of 50 % is 999; right is 1000", func(s *script) { s.limits[0].Alerts = []quota.Alert{{Percent: 50, At: money.Units(999)}} }},
+		// notices
+		{"limit 2 has come to 700 in period 2, and no notice says so", func(s *script) { s.noticed(); s.notices = s.notices[:2]; s.settles = 2 }},
+		{"the log ends before it is noticed that limit 1 has come to 1100 in period 2", func(s *script) { s.noticed(); s.notices = s.notices[:1] }},
+		{"limit 1 was not just found to have come to 1100", func(s *script) { s.noticed(); s.notices = append(s.notices, s.notices[1]) }},
+		{"limit 2 was not just found to have come to 700", func(s *script) { s.noticed(); s.notices = s.notices[2:] }},
+		{"limit 1 was not just found to have come to 1000", func(s *script) { s.noticed(); s.limits[0].Alerts = nil }},
+		{"says that 1099 was used; by the log it is 1100", func(s *script) { s.noticed(); s.renotice(1000, 50, 1099, 99) }},
+		{"it says 51 %; the threshold is of 50 %", func(s *script) { s.noticed(); s.renotice(1000, 51, 1100, 99) }},
+		{"request 98 was the cause; it was 99", func(s *script) { s.noticed(); s.renotice(1000, 50, 1100, 98) }},
 		// holds
 		{"the request had a hold before", func(s *script) { s.holds = 2 }},
 		{"subject 2 is not defined", func(s *script) { s.hold.subject = 2 }},
@@ -305,6 +373,12 @@ func TestCheckFinds(t *testing.T) {
 		{"stands on 3 limits, but its path has 2", func(s *script) { s.chain = s.chain[:1]; s.chain = append(s.chain, 9); s.limits[3].Account = 7 }},
 		{"stands twice", func(s *script) { s.hold.touched = append(s.hold.touched, s.hold.touched[0]) }},
 		{"which was not in force", func(s *script) { s.limits[1].removed = true }},
+		{"does not stand on the limit of acme/chat on money", func(s *script) { s.limits[0].Limit.Key = "key_a"; s.hold.touched = s.hold.touched[1:] }},
+		{"which does not cover the model", func(s *script) { s.limits[0].Limit.Key = "key_b" }},
+		{"which does not cover the model", func(s *script) { s.limits[0].Tier = "batch" }},
+		{"does not stand on the limit of acme/chat on money", func(s *script) { s.limits[0].Tier = "standard"; s.hold.touched = s.hold.touched[1:] }},
+		{"period of another window, anchor or zone", func(s *script) { s.spans[1].anchor = 6 }},
+		{"it holds 501 of the limit of acme/chat on work per day, but needs 502", func(s *script) { s.worked(); s.hold.touched[1] = stand(2, 2, 501) }},
 		{"which does not cover the model", func(s *script) { s.hold.touched = append(s.hold.touched, stand(3, 2, 1400)) }},
 		{"period that does not contain its time", func(s *script) { s.hold.touched[0] = stand(1, 1, 2000) }},
 		{"period of another window, anchor or zone", func(s *script) { s.spans[1].zone = "Europe/Berlin" }},
@@ -328,6 +402,8 @@ func TestCheckFinds(t *testing.T) {
 		{"something is owed: true", func(s *script) { s.void(); s.result.Outcome = usage.Completed }},
 		{"void is true", func(s *script) { s.kind = KindVoid }},
 		{"void is false", func(s *script) { s.void(); s.kind = KindSettle }},
+		{"its work is said to be 301 ms; right is 302", func(s *script) { s.worked(); s.result.Billed.Set(usage.WorkMS, 301) }},
+		{"its work is said to be 302 ms; right is 0", func(s *script) { s.result.Billed.Set(usage.WorkMS, 302) }},
 		{"300 output tokens are billed, but 299 were delivered", func(s *script) {
 			s.hold.OnDisconnect, s.result.Outcome, s.result.Delivered = usage.ChargeDelivered, usage.ClientGone, 299
 		}},
@@ -378,6 +454,12 @@ func TestCheckFinds(t *testing.T) {
 			t.Errorf("want %q, have %q, error %v", x.want, report.Difference, err)
 		}
 	}
+}
+
+// renotice writes the first notice anew.
+func (s *script) renotice(at, percent, used int64, request usage.ID) {
+	n := Notice{Alert: quota.Alert{Percent: percent, At: money.Units(at)}, Used: money.Units(used), Request: request}
+	s.notices[0] = appendNotice(nil, 1, 2, &n)
 }
 
 // on spoils the n-th entry, counting from 0: 8 is the hold, 9 what follows it.

@@ -45,7 +45,7 @@ func TestSimulation(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(total)) {
 		t.Logf("%6d %s", total[what], what)
 	}
-	for _, must := range []string{"granted", "contended", "exhausted", "settled", "extended", "short extension", "crash", "failed commit", "limits changed"} {
+	for _, must := range []string{"granted", "contended", "exhausted", "settled", "extended", "short extension", "crash", "failed commit", "limits changed", "threshold noticed"} {
 		if total[must] == 0 {
 			t.Errorf("no history had: %s", must)
 		}
@@ -55,19 +55,25 @@ func TestSimulation(t *testing.T) {
 // sim is a history: the ledger, and the model of what it should be.
 type sim struct {
 	*rig
-	rng    *rand.Rand
-	did    map[string]int
-	limits []quota.Limit    // in force
-	used   map[simKey]int64 // posted
-	open   map[usage.ID]*simHold
-	order  []usage.ID // of open holds
-	now    time.Time  // of the ledger
-	fail   *failing
+	rng     *rand.Rand
+	did     map[string]int
+	limits  []quota.Limit    // in force
+	used    map[simKey]int64 // posted
+	noticed map[simNotice]bool
+	open    map[usage.ID]*simHold
+	order   []usage.ID // of open holds
+	now     time.Time  // of the ledger
+	fail    *failing
 }
 
 type simKey struct {
 	limit string // quota.Limit.Identity
 	start time.Time
+}
+
+type simNotice struct {
+	simKey
+	at int64
 }
 
 type simHold struct {
@@ -88,7 +94,7 @@ const (
 )
 
 func simulate(t *testing.T, seed uint64) map[string]int {
-	s := &sim{rig: unopened(t), rng: rand.New(rand.NewPCG(seed, 1)), did: map[string]int{}, used: map[simKey]int64{}, open: map[usage.ID]*simHold{}}
+	s := &sim{rig: unopened(t), rng: rand.New(rand.NewPCG(seed, 1)), did: map[string]int{}, used: map[simKey]int64{}, noticed: map[simNotice]bool{}, open: map[usage.ID]*simHold{}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("run it again: go test ./internal/ledger -run TestSimulation -seed %d -steps %d", seed, *simSteps)
@@ -98,6 +104,8 @@ func simulate(t *testing.T, seed uint64) map[string]int {
 		s.fail = &failing{Store: store, left: 1 << 30}
 		return s.fail
 	}
+	s.chat.Work, s.sales.Work = simWork, simWork
+	s.sales.Key = "key_sales"
 	s.tick()
 	s.rig.open()
 	s.changeLimits()
@@ -110,6 +118,7 @@ func simulate(t *testing.T, seed uint64) map[string]int {
 		s.compare()
 		s.check()
 	}
+	s.did["threshold noticed"] = len(s.noticed)
 	return s.did
 }
 
@@ -151,7 +160,7 @@ func (s *sim) key(lim quota.Limit) simKey {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return simKey{lim.Identity(), period.Of(lim.Window, zone, s.now).Start}
+	return simKey{lim.Identity(), period.Anchored(lim.Window, lim.Anchor, zone, s.now).Start}
 }
 
 func (s *sim) held(key simKey) (sum int64) {
@@ -176,8 +185,28 @@ func simNeed(m quota.Measure, money int64, b usage.Bounds) int64 {
 			return min(b.Joint, b.Input+b.Output)
 		}
 		return b.Input + b.Output
+	case quota.WorkMS:
+		in, out := b.Input, b.Output
+		if b.Joint > 0 {
+			out = min(out, b.Joint)
+			in = min(in, b.Joint-out)
+		}
+		return simMS(in, out)
+	case quota.GPUSeconds:
+		return 0
 	}
 	return 1
+}
+
+// simWork is what the work of all requests is made of.
+var simWork = usage.Work{Fixed: 6_100_000_000, Input: 33_000_000, Output: 6_200_000_000, Context: 49_000}
+
+func simMS(in, out int64) int64 {
+	if in+out == 0 {
+		return 0
+	}
+	ps := simWork.Fixed + simWork.Input*in + simWork.Output*out + simWork.Context*((2*in*out+out*out+1)/2)
+	return (ps + 999_999_999) / 1_000_000_000
 }
 
 func (s *sim) amountOf(lim quota.Limit) int64 {
@@ -195,6 +224,7 @@ func (s *sim) ask() string {
 	}
 	s.onFail, s.onGone = usage.Tariff(s.rng.IntN(3)), usage.Tariff(s.rng.IntN(3))
 	ask := s.askAs(subject, chain, s.rng.Int64N(1000), s.rng.Int64N(1000))
+	ask.TierAsked = []string{"", "auto", "standard", "batch"}[s.rng.IntN(4)]
 	money := ask.Bounds.Input*inputPrice + ask.Bounds.Output*outputPrice
 	if s.rng.IntN(3) == 0 {
 		ask.Bounds.Joint = 1 + s.rng.Int64N(2000)
@@ -210,6 +240,7 @@ func (s *sim) ask() string {
 		h.on[key] = lim
 		need := simNeed(lim.Measure, money, ask.Bounds)
 		switch {
+		case lim.Action == quota.AlertOnly:
 		case s.used[key]+need > s.amountOf(lim):
 			want = "exhausted"
 		case s.used[key]+s.held(key)+need > s.amountOf(lim) && want == "granted":
@@ -308,6 +339,21 @@ func (s *sim) post(id usage.ID, r *usage.Result) {
 	}
 	for key, lim := range h.on {
 		s.used[key] += simNeed(lim.Measure, in*inputPrice+out*outputPrice, usage.Bounds{Input: in, Output: out})
+		if lim.Measure == quota.GPUSeconds {
+			s.used[key] += simMS(in, out) * 1_000_000_000_000
+		}
+		s.reach(key)
+	}
+}
+
+// reach notices the thresholds of a limit that is in force.
+func (s *sim) reach(key simKey) {
+	for _, lim := range s.limits {
+		for _, alert := range lim.Alerts {
+			if at, _ := alert.At.Int64(); lim.Identity() == key.limit && s.used[key] >= at {
+				s.noticed[simNotice{key, at}] = true
+			}
+		}
 	}
 }
 
@@ -327,7 +373,7 @@ func (s *sim) extend() string {
 	for key, lim := range h.on {
 		add := simNeed(lim.Measure, h.money+cost, bounds) - simNeed(lim.Measure, h.money, h.bounds)
 		at := slices.IndexFunc(s.limits, func(l quota.Limit) bool { return l.Identity() == lim.Identity() })
-		fits = fits && (at < 0 || add == 0 || s.used[key]+s.held(key)+add <= s.amountOf(s.limits[at]))
+		fits = fits && (at < 0 || add == 0 || s.limits[at].Action == quota.AlertOnly || s.used[key]+s.held(key)+add <= s.amountOf(s.limits[at]))
 	}
 	err := s.l.Extend(context.Background(), h.Hold, more, units(cost))
 	var short *ledger.Short
@@ -374,19 +420,48 @@ func (s *sim) changeLimits() string {
 	s.limits = nil
 	for _, node := range []account.ID{acme, research, chat, sales} {
 		for range s.rng.IntN(3) {
-			m := quota.Measure(s.rng.IntN(5))
-			most := []int64{3_000 * inputPrice, 4000, 3000, 6000, 6}[m]
-			lim := limitOn(node, m, period.Hour+period.Window(s.rng.IntN(7)), units(s.rng.Int64N(most)+s.rng.Int64N(most)))
-			if s.rng.IntN(4) == 0 {
-				lim.Model = []string{"small", "large"}[s.rng.IntN(2)]
-			}
+			lim := s.anyLimit(node)
 			if !slices.ContainsFunc(s.limits, func(l quota.Limit) bool { return l.Identity() == lim.Identity() }) {
 				s.limits = append(s.limits, lim)
 			}
 		}
 	}
 	s.flush()
+	for _, lim := range s.limits {
+		s.reach(s.key(lim))
+	}
 	return "limits changed"
+}
+
+// anyLimit makes up a limit of a node.
+func (s *sim) anyLimit(node account.ID) quota.Limit {
+	m := quota.Measure(s.rng.IntN(7))
+	most := []int64{3_000 * inputPrice, 4000, 3000, 6000, 6, 12_000, 12_000_000_000_000_000}[m]
+	lim := limitOn(node, m, period.Hour+period.Window(s.rng.IntN(7)), units(s.rng.Int64N(most)+s.rng.Int64N(most)))
+	if s.rng.IntN(4) == 0 {
+		lim.Model = []string{"small", "large"}[s.rng.IntN(2)]
+	}
+	if s.rng.IntN(4) == 0 {
+		lim.Tier = []string{"standard", "batch"}[s.rng.IntN(2)]
+	}
+	if s.rng.IntN(4) == 0 && (node == chat || node == sales) {
+		lim.Key = []string{"key_0123456789", "key_sales"}[s.rng.IntN(2)] // not always one of the project
+	}
+	if a := period.Anchor(s.rng.IntN(32)); s.rng.IntN(3) == 0 && a.Fits(lim.Window) {
+		lim.Anchor = a
+	}
+	if m == quota.GPUSeconds || s.rng.IntN(4) == 0 {
+		lim.Action = quota.AlertOnly
+	}
+	for range s.rng.IntN(4) {
+		a, err := quota.ParseAlert(m, lim.Amount, fmt.Sprintf("%d%%", 1+s.rng.IntN(150)))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		lim.Alerts = append(lim.Alerts, a)
+	}
+	lim.Alerts = quota.SortAlerts(lim.Alerts)
+	return lim
 }
 
 // failNext lets the next commit fail, before or after it has done its work.
@@ -461,7 +536,8 @@ func (s *sim) reopen(open func()) {
 func (s *sim) compare() {
 	s.t.Helper()
 	s.tick()
-	standings := s.l.Standings(acme, []account.ID{acme, research, chat, sales})
+	standings := s.l.Standings(acme, []account.ID{acme, research, chat})
+	standings = append(standings, s.l.Standings(acme, []account.ID{sales})...)
 	if len(standings) != len(s.limits) {
 		s.t.Fatalf("%d limits are in force, not %d", len(standings), len(s.limits))
 	}
@@ -470,6 +546,9 @@ func (s *sim) compare() {
 		if x.Used != units(s.used[key]) || x.Held != units(s.held(key)) {
 			s.t.Fatalf("limit %s, %s: %s used and %s held; right is %s and %s", key.limit, x.Period.Label, x.Used, x.Held, units(s.used[key]), units(s.held(key)))
 		}
+	}
+	if n := len(s.l.Notices(acme)); n != min(len(s.noticed), 1000) {
+		s.t.Fatalf("%d notices, not %d", n, len(s.noticed))
 	}
 	if n := s.l.OpenHolds(); n != len(s.open) {
 		s.t.Fatalf("%d holds are open, not %d", n, len(s.open))

@@ -213,16 +213,7 @@ func (x *exchange) affordable(s *ledger.Short) int64 {
 		}
 		return quota.Need{Money: cost, Bounds: bounds, Work: x.offer.Subject.Work}.Of(s.Limit.Measure).Cmp(left) <= 0
 	}
-	low, high := int64(0), x.bounds.Output // fits(low) or low is 0
-	for low < high {
-		mid := low + (high-low+1)/2
-		if fits(mid) {
-			low = mid
-		} else {
-			high = mid - 1
-		}
-	}
-	return low / max(1, x.req.shape.Choices*x.req.shape.Prompts)
+	return largest(x.bounds.Output, fits) / x.answers()
 }
 
 // offerRefusal says why a key has no such offering.

@@ -23,6 +23,7 @@ type backend struct {
 	header  []byte // what every request carries, whole lines
 	// rest is until when the engine is asked last, in Unix nanoseconds: it failed. It is never refused for that.
 	rest    atomic.Int64
+	tells   atomic.Bool  // its running usage was seen to be true
 	running atomic.Int64 // requests that it is working on, or was asked to
 }
 

@@ -56,10 +56,11 @@ func (x *exchange) forward() error {
 	var speaks *engine.Dialect
 	for i := 0; i < len(order) && len(x.result.Attempts) < maxAttempts; i++ {
 		b := order[i]
-		if b.dialect != speaks {
+		if allowed := x.allowed(b); b.dialect != speaks || allowed != x.forwarded {
 			if x.req.admit(b.dialect) != nil {
 				continue
 			}
+			x.forwarded = allowed
 			x.send, x.answer.gather = x.compose(x.send[:0], b)
 			speaks = b.dialect
 		}
@@ -251,7 +252,7 @@ func (x *exchange) compose(b []byte, to *backend) (out []byte, gather bool) {
 	}
 	if bound != "" {
 		b = append(jsonscan.AppendQuote(append(b, ','), bound), ':')
-		b = strconv.AppendInt(b, x.bounds.Output/(q.shape.Choices*q.shape.Prompts), 10)
+		b = strconv.AppendInt(b, x.forwarded/x.answers(), 10)
 	}
 	if q.stream || gather {
 		b = append(b, `,"stream":true,"stream_options":{"include_usage":true`...)

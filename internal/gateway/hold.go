@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/sha256"
 	"errors"
-	"strconv"
 	"time"
 
 	"talea/internal/engine"
@@ -19,6 +18,7 @@ const maxTries = 4
 func (x *exchange) holdIt() (err error) {
 	x.asks()
 	a := &x.ask
+	x.wanted = x.bounds.Output
 	if x.bounds.Output > 0 && x.req.maxOutput == 0 {
 		x.unbounded()
 	}
@@ -28,7 +28,7 @@ func (x *exchange) holdIt() (err error) {
 			break
 		}
 		var short *ledger.Short
-		if !errors.As(err, &short) || try == maxTries || !x.less(short) {
+		if !errors.As(err, &short) || try == maxTries || short.Degrade != nil || !x.less(short) {
 			break
 		}
 		a.Waited += time.Since(began)
@@ -36,9 +36,6 @@ func (x *exchange) holdIt() (err error) {
 	var repeat *ledger.Repeat
 	if errors.As(err, &repeat) {
 		x.g.paces.give(x.key.Account, x.taken)
-	}
-	if err == nil && a.Bounds.Output < x.bounds.Output {
-		x.w.Header()["X-Max-Tokens-Clamped"] = []string{strconv.FormatInt(a.Bounds.Output/x.answers(), 10)}
 	}
 	if err == nil {
 		x.bounds, x.money = a.Bounds, a.Money
@@ -52,12 +49,16 @@ func (x *exchange) answers() int64 { return max(1, x.req.shape.Choices*x.req.sha
 // unbounded says how little would do for a request that named no maximum: the model's default is our word, not the client's.
 func (x *exchange) unbounded() {
 	a, n := &x.ask, x.answers()
-	least := x.g.experience(x.offer.Model.Name).usual()
+	usual := x.g.experience(x.offer.Model.Name).usual()
+	least := usual
 	if least == 0 {
 		least = unknownLength
 	}
 	least = min(least, x.bounds.Output/n)
 	a.Less = ledger.Less{Answers: n, Least: least, Most: 2 * least}
+	if x.rolls() {
+		a.Less.Modest, a.Expect = true, usual*n
+	}
 }
 
 // unknownLength is what the answers of a model are taken to need, in tokens, while there were none.

@@ -131,7 +131,13 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 	s.Reset(x.answer.backend.dialect, o)
 	x.beginStream()
 	control := http.NewResponseController(x.w)
-	x.pump(s, func(out []byte, last bool) error {
+	var feed feeder = s
+	if x.forwarded > x.bounds.Output {
+		r := x.newRolling(s)
+		defer r.stop()
+		feed = r
+	}
+	x.pump(feed, func(out []byte, last bool) error {
 		x.patience(len(out))
 		if _, err := x.w.Write(out); err != nil || last { // what came with the end goes out with it
 			return err
@@ -141,6 +147,9 @@ func (x *exchange) relayStream(o meter.Options) meter.Report {
 	})
 	report := s.Report()
 	x.result.Delivered = report.Counts.Output()
+	if x.result.Outcome == usage.Completed {
+		x.answer.backend.proved(s)
+	}
 	return report
 }
 
@@ -279,6 +288,9 @@ func (x *exchange) stamp(h http.Header) {
 		h["X-Service-Tier"] = []string{x.result.TierServed}
 	}
 	h["X-Price-Multiplier"] = timesOne
+	if x.forwarded < x.wanted {
+		h["X-Max-Tokens-Clamped"] = []string{strconv.FormatInt(x.forwarded/x.answers(), 10)}
+	}
 	if x.row.Multiplier != 1_000_000 {
 		h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}
 	}

@@ -48,6 +48,8 @@ type exchange struct {
 	row              *price.Row
 	position         rating.Position // where the row's counters stand
 	money            money.Amount
+	wanted           int64 // output of all answers: what would have been held if all had room
+	forwarded        int64 // and what the engine was allowed
 	ask              ledger.Ask
 	hold             *ledger.Hold
 	taken            int64 // tokens taken from rates

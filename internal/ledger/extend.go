@@ -25,7 +25,7 @@ func (l *Ledger) Extend(ctx context.Context, h *Hold, more usage.Bounds, cost am
 	}
 	w := &waiter{more: &longer{h, more, cost}}
 	a, err := l.extend(w)
-	if err == nil && w.queue != nil {
+	if err == nil && w.ready != nil {
 		a, err = l.wait(ctx, w, l.opt.Wait)
 	}
 	if err != nil {

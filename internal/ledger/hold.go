@@ -39,7 +39,9 @@ type Less struct {
 	Answers int64 // how many answers share Bounds.Output: the bound of each is the same
 	Least   int64 // the smallest bound that is worth asking for; 0 is all or nothing
 	Most    int64 // what it takes at most where it cannot have all
-	AtOnce  bool  // where running requests are in the way it takes less, rather than wait
+	// Modest requests can be extended while they run. They take the whole only where that is a small part of what is left,
+	// and less rather than wait for running ones: what they do not need yet is left to others.
+	Modest bool
 }
 
 func (a *Ask) need() quota.Need {
@@ -179,6 +181,7 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 	need := ask.need()
 	var short *Short
 	var degrade *limit
+	pins := false
 	for i := range len(ask.Chain) + 1 {
 		for _, lim := range o.limitsAt(ask, i) {
 			if lim.removed || !lim.Covers(ask.Subject, ask.TierAsked) || lim.Key != "" && !slices.Contains(ask.Chain, lim.Account) {
@@ -187,6 +190,7 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 			b := l.balance(o, lim, at)
 			asked := need.Of(lim.Measure)
 			h.touched = append(h.touched, touch{b, asked})
+			pins = pins || ask.Less.Modest && b.pins(asked)
 			verdict := b.judge(ask, asked, turn)
 			if verdict > quota.Fits && (short == nil || verdict > short.Verdict) {
 				short = b.short(verdict, asked)
@@ -201,7 +205,7 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 		short.Degrade = &by
 		return nil, short
 	}
-	if short != nil && ask.Less.Least > 0 && (short.Verdict == quota.Exhausted || ask.Less.AtOnce || turn == lastTurn) {
+	if less := &ask.Less; less.Least > 0 && (pins || short != nil && (short.Verdict == quota.Exhausted || less.Modest || turn == lastTurn)) {
 		short = l.less(h, ask, turn)
 	}
 	if short != nil {
@@ -231,6 +235,22 @@ func (o *org) limitsAt(ask *Ask, i int) []*limit {
 		return nil
 	}
 	return o.keyLimits[ask.Subject.Key]
+}
+
+// smallPart is how many times what a modest request takes must be left.
+const smallPart = 8
+
+// pins reports whether a hold is more than a small part of what is left.
+func (b *balance) pins(asked amount) bool {
+	switch m := b.limit.Measure; {
+	case b.limit.Action == quota.AlertOnly, m != quota.Money && m != quota.OutputTokens && m != quota.Tokens:
+		return false // it would not need less of it with a smaller bound, or needs no room
+	}
+	left := b.limit.Amount.Sub(b.Used).Sub(b.Held)
+	for range smallPart {
+		left = left.Sub(asked)
+	}
+	return left.Sign() < 0
 }
 
 func (b *balance) short(v quota.Verdict, need amount) *Short {

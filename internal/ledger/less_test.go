@@ -50,13 +50,13 @@ func TestLess(t *testing.T) {
 }
 
 // TestLessWhileOthersRun: a request that can be made less waits for running ones like others, and takes less only at the
-// end of its patience, or at once if it says so.
+// end of its patience, or at once if it is modest.
 func TestLessWhileOthersRun(t *testing.T) {
 	limits := []quota.Limit{limitOn(acme, quota.Tokens, period.Day, units(100))}
 	inQueue(t, limits, func(t *testing.T, q *queue) {
 		can := func(atOnce bool) *ledger.Ask {
 			ask := q.ask(10, 50)
-			ask.Less = ledger.Less{Answers: 1, Least: 5, Most: 10, AtOnce: atOnce}
+			ask.Less = ledger.Less{Answers: 1, Least: 5, Most: 10, Modest: atOnce}
 			return ask
 		}
 		q.come(t.Context(), "a", q.ask(30, 20))

@@ -282,6 +282,13 @@ func (s *Stream) Seen() int64 {
 	return s.deltas
 }
 
+// RunningTrue reports whether running usage came to what final usage told in the end: from such an engine it can be relied
+// on while a stream runs.
+func (s *Stream) RunningTrue() bool {
+	r := s.Report()
+	return s.ran > 0 && s.told > 0 && r.Source == usage.EngineFinal && r.Counts.Output() == s.ran
+}
+
 // SetBound changes the output bound of a running stream: a hold was extended.
 func (s *Stream) SetBound(n int64) { s.o.OutputBound = n }
 

@@ -83,11 +83,9 @@ var talea = house{
 	errorWriters: []string{"internal/gateway/error.go", "admin", "sim"},
 	long:         map[string]longFunction{},
 	unused: map[string]string{
-		"sim.Clients.Tally":     "what callers were told; tests compare it with the ledger",
-		"ledger.ClockError":     "part of what Open promises; the tool prints its text",
-		"ledger.ErrSettled":     "part of what Settle promises; the gateway settles once",
-		"ledger.Ledger.Extend":  "rolling holds: the log knows them from the first day, the path does not use them yet",
-		"meter.Stream.SetBound": "rolling holds, as above",
-		"money.Rate.Scale":      "whole rates under multipliers: golden vectors G06, G29, G30",
+		"sim.Clients.Tally": "what callers were told; tests compare it with the ledger",
+		"ledger.ClockError": "part of what Open promises; the tool prints its text",
+		"ledger.ErrSettled": "part of what Settle promises; the gateway settles once",
+		"money.Rate.Scale":  "whole rates under multipliers: golden vectors G06, G29, G30",
 	},
 }

@@ -125,6 +125,17 @@ type Request struct {
 	// Expect and Upgrade are not spoken: these are errors. "Connection: close" is obeyed on both sides.
 	Header []byte
 	Body   []byte
+	// Before, if it is not nil, is asked first on every new connection, and Greeter is told the answer: an engine that was
+	// started anew has none of its old connections. If Greeter answers with an error, the request is not sent.
+	Before  *Request
+	Greeter Greeter
+	Fresh   bool // over a new connection, whatever is kept
+}
+
+// Greeter looks at what an engine says of itself before anything else is asked of it.
+type Greeter interface {
+	// Greeted gets the answer to Request.Before, whatever its status, with at most a megabyte of its body.
+	Greeted(status int, body []byte) error
 }
 
 // errRequest is a bug of the caller's, found before a byte went out.
@@ -178,17 +189,55 @@ func (cl *Client) Do(ctx context.Context, t *Target, r *Request) (*Response, err
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if c := cl.take(t.address); c != nil {
+	if c := cl.takeFor(r, t); c != nil {
 		a, err := c.exchange(ctx, t, r, closing)
 		if lost, ok := err.(*resetError); !ok || !lost.unheard {
 			return a, err
 		}
 	}
 	c, err := cl.dial(ctx, t)
+	if err == nil && r.Before != nil {
+		c, err = cl.greet(ctx, t, r, c)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return c.exchange(ctx, t, r, closing)
+}
+
+func (cl *Client) takeFor(r *Request, t *Target) *conn {
+	if r.Fresh {
+		return nil
+	}
+	return cl.take(t.address)
+}
+
+// maxGreeting bounds what is read of the answer to Request.Before, in bytes.
+const maxGreeting = 1 << 20
+
+// greet asks on a new connection what comes before a request, and returns the connection for the request itself: the same
+// one, so that the same process hears both, unless the engine ends its connections behind each answer.
+func (cl *Client) greet(ctx context.Context, t *Target, r *Request, c *conn) (*conn, error) {
+	c.held = true
+	a, err := c.exchange(ctx, t, r.Before, false)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(a, maxGreeting))
+	if err == nil {
+		err = r.Greeter.Greeted(a.Status, body)
+	}
+	a.Close()
+	switch {
+	case err != nil && !c.held:
+		c.close()
+		return nil, err
+	case err != nil:
+		return nil, err
+	case c.held:
+		return cl.dial(ctx, t)
+	}
+	return c, nil
 }
 
 // dial makes a connection.

@@ -168,6 +168,8 @@ func (a *Response) finish() {
 	keep := alive && a.keep && c.r == c.w && !c.unread()
 	a.leave(io.EOF)
 	switch {
+	case keep && c.held:
+		c.held = false
 	case keep:
 		c.client.put(c)
 	case alive:

@@ -38,6 +38,8 @@ type conn struct {
 	r, w  int               // buf[r:w] has been read from the engine and not been used
 	began bool              // the engine has sent something since the request
 
+	held bool // not to be kept by the Client when its answer ends; false again when it could have been
+
 	timer *time.Timer // of the head; nil before the first one
 	late  atomic.Bool // the timer ended the connection
 

@@ -21,6 +21,8 @@ type backend struct {
 	dialect *engine.Dialect
 	target  *engine.Target
 	header  []byte // what every request carries, whole lines
+	greets  engine.Request
+	served  served
 	// rest is until when the engine is asked last, in Unix nanoseconds: it failed. It is never refused for that.
 	rest    atomic.Int64
 	tells   atomic.Bool  // its running usage was seen to be true
@@ -60,6 +62,7 @@ func newBackend(e *catalog.Engine) *backend {
 	if e.APIKey != "" {
 		b.header = append(append(append(b.header, "Authorization: Bearer "...), e.APIKey...), "\r\n"...)
 	}
+	b.greets = engine.Request{Method: "GET", Path: "/v1/models", Header: b.header}
 	b.dialect, _ = engine.ByName(e.Kind) // world has checked the kind
 	b.target, _ = engine.ParseTarget(e.URL)
 	return b

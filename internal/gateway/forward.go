@@ -88,12 +88,17 @@ func (x *exchange) forward() error {
 			busy = busy || resp.Status == http.StatusTooManyRequests
 			resp.Close()
 		}
-		b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
+		if err != errModelChanged {
+			b.rest.Store(x.g.Clock.Now().Add(restTime).UnixNano())
+		}
 		x.result.Attempts = append(x.result.Attempts, try)
 		crash.At(crash.AttemptFailed)
 	}
 	if last := len(x.result.Attempts) - 1; last >= 0 && x.result.Attempts[last].Fault == "timeout" {
 		return refusal.New(refusal.EngineTimeout, "No engine for this model answered in time. Nothing was charged.")
+	}
+	if last := len(x.result.Attempts) - 1; last >= 0 && x.result.Attempts[last].Fault == errModelChanged.Fault() {
+		return refusal.At(refusal.ModelChanged, "model", "The engines for this model serve another one under its name: an operator has to look. Nothing was charged.")
 	}
 	if busy {
 		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "Every engine for this model is busy. Nothing was charged."}
@@ -149,7 +154,8 @@ func (x *exchange) askEngine(b *backend) (*engine.Response, error) {
 		h = append(h, "Connection: close\r\n"...)
 	}
 	x.head = h
-	x.out = engine.Request{Method: http.MethodPost, Path: x.ep.kind.Path(), Header: h, Body: x.send}
+	x.asking = b
+	x.out = engine.Request{Method: http.MethodPost, Path: x.ep.kind.Path(), Header: h, Body: x.send, Before: &b.greets, Greeter: x, Fresh: b.served.changed(x.offer.Model)}
 	return x.g.fleet.client.Do(x.ctx, b.target, &x.out)
 }
 

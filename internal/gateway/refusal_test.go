@@ -35,7 +35,7 @@ func (b *brokenStore) Append(shard, epoch int64, batch *ledger.Batch) error {
 var notReached = map[refusal.Code]string{
 	refusal.None:           "not a refusal",
 	refusal.ModelForbidden: "the same answer as model_not_found, on purpose",
-	refusal.ModelChanged:   "needs the readiness probe",
+	refusal.ModelChanged:   "TestModelChanged",
 	refusal.ClockUntrusted: "a start is refused, not a request",
 	refusal.Internal:       "TestPanic",
 	refusal.RequestTimeout: "TestSlowBody",

@@ -333,6 +333,10 @@ func noSleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 func serving(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet { // what it serves: it does not say
+			http.NotFound(w, r)
+			return
+		}
 		body, _ := io.ReadAll(r.Body) // net/http notices a client that leaves only once the body is read
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		h(w, r)

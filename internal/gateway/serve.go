@@ -54,6 +54,7 @@ type exchange struct {
 	hold             *ledger.Hold
 	taken            int64 // tokens taken from rates
 	reserved         int64 // bytes of memory for the body
+	asking           *backend
 	answer           answer
 	stream           meter.Stream
 	gathered         *meter.Gather

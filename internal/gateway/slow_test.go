@@ -21,6 +21,10 @@ func flood(t *testing.T) (url string, sent *atomic.Int64) {
 	sent = &atomic.Int64{}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		copyAll(nil, discardAll{}, r.Body)
+		if r.Method == http.MethodGet {
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		for n := 1; ; n++ {
 			chunk := fmt.Sprintf("data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%04096d\"},\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":32,\"completion_tokens\":%d}}\n\n", n, n)

@@ -107,6 +107,8 @@ func (x *exchange) refusalOf(err error) *refusal.Refusal {
 		return x.shortRefusal(short)
 	case errors.As(err, &repeat):
 		return repeatRefusal(repeat)
+	case errors.Is(err, errUnsettled):
+		return &refusal.Refusal{Code: refusal.LedgerUnavailable, RetryAfter: x.jitter(), Message: "The ledger failed while the end of this request was being made durable. Whether it is charged will be known when the gateway is back: GET /v1/usage/" + x.id.String() + "."}
 	case errors.Is(err, ledger.ErrUnavailable):
 		return &refusal.Refusal{Code: refusal.LedgerUnavailable, RetryAfter: x.jitter(), Message: "The ledger cannot make anything durable just now, so nothing is admitted. Nothing was charged."}
 	}

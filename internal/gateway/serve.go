@@ -405,8 +405,14 @@ func (x *exchange) settle() (*usage.Record, error) {
 	if err == nil {
 		x.learn(rec)
 	}
+	if errors.Is(err, ledger.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", errUnsettled, err)
+	}
 	return rec, err
 }
+
+// errUnsettled says that nobody knows whether a settlement is on the disk.
+var errUnsettled = errors.New("cannot settle")
 
 func (x *exchange) count() {
 	c := &x.g.counters

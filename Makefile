@@ -1,5 +1,5 @@
 # What a person runs by hand. `make check` is what CI runs.
-.PHONY: build test race lint fuzz bench kill soak realengine picture check
+.PHONY: build test race lint fuzz bench kill sim soak realengine picture check
 
 build: ## bin/talea
 	go build -trimpath -o bin/talea ./cmd/talea
@@ -19,6 +19,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 
 bench: ## CPU, latency, memory and bytes per request, against a bare reverse proxy in the same run
 	go run ./test/bench $(BENCH)
+
+sim: ## SIM (default 10000) histories of the whole gateway in simulated time; the counts go to docs/proof/sim.txt
+	@mkdir -p docs/proof
+	go test ./test/histories -run TestHistories -timeout 0 -histories $(or $(SIM),10000) -first $(or $(FIRST),1) -twice 50 -report $(CURDIR)/docs/proof/sim.txt
 
 kill: ## KILLS (default 200) times kill -9 of the real program under load, judged from outside; counts to docs/proof/kill.txt
 	go test -count=1 -timeout 60m -v ./test/kill -run TestKill -kills $(or $(KILLS),200) -report $(CURDIR)/docs/proof/kill.txt

@@ -55,6 +55,7 @@ type Model struct {
 	ImageTokens            int64    `json:"image_tokens,omitempty"`              // most for one image; 0 refuses images
 	AudioTokens            int64    `json:"audio_tokens,omitempty"`              // most for one audio; 0 refuses audio
 	ContextShift           bool     `json:"context_shift,omitempty"`             // the engine drops the oldest tokens and goes on when the context is full
+	MaxConcurrent          int64    `json:"max_concurrent,omitempty"`            // requests that its engines work on at a time, the others wait; 0 is no bound
 	Family                 string   `json:"family,omitempty"`
 	Revision               string   `json:"revision,omitempty"`
 	Quantisation           string   `json:"quantisation,omitempty"`
@@ -151,6 +152,7 @@ func (m *Model) check() error {
 		{"template_tokens", m.TemplateTokens, maxTokens}, {"image_tokens", m.ImageTokens, maxTokens},
 		{"audio_tokens", m.AudioTokens, maxTokens}, {"max_output_tokens", m.MaxOutputTokens, maxTokens},
 		{"default_max_output_tokens", m.DefaultMaxOutputTokens, maxTokens},
+		{"max_concurrent", m.MaxConcurrent, million},
 	} {
 		if f.value < 0 || f.value > f.limit {
 			fault("%s is out of range", f.name)

@@ -52,7 +52,7 @@ func (x *exchange) degrade(to, asked string, tried []string) bool {
 		return false
 	}
 	before, row, bounds, money := x.offer, x.row, x.bounds, x.money
-	x.offer = offer.At(x.started)
+	x.offer = offer.At(x.asOf)
 	if x.admit() == nil && x.price() == nil {
 		return true
 	}

@@ -8,3 +8,13 @@ func Routes() []string {
 	}
 	return list
 }
+
+// Waiting counts the requests that wait for a slot of a model.
+func (g *Gateway) Waiting(model string) int {
+	g.slots.mu.Lock()
+	defer g.slots.mu.Unlock()
+	if l := g.slots.lines[model]; l != nil {
+		return len(l.waiting)
+	}
+	return 0
+}

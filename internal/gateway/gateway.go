@@ -58,6 +58,7 @@ type Limits struct {
 	Header   time.Duration // from a request's last byte to an engine's first, and from there to a stream's first event: 10 min
 	Idle     time.Duration // between two later reads of an answer: 60 s
 	Write    time.Duration // for a client to take what was sent: 60 s
+	Queue    time.Duration // for a slot of a model that has only so many: 1 min, ten times that in a tier below list price
 	Body     time.Duration // for a body to arrive, beside 1 s for each 32 KiB: 10 s
 	MaxBytes int64         // of an answer that is not streamed: 64 MiB
 	// Whole are bounds above which a whole answer is asked for as a stream, of engines that tell running usage: so it is metered
@@ -70,7 +71,7 @@ func (l *Limits) defaults() {
 	for _, f := range []struct {
 		at    *time.Duration
 		value time.Duration
-	}{{&l.Connect, 2 * time.Second}, {&l.Header, 10 * time.Minute}, {&l.Idle, time.Minute}, {&l.Write, time.Minute}, {&l.Body, 10 * time.Second}} {
+	}{{&l.Connect, 2 * time.Second}, {&l.Header, 10 * time.Minute}, {&l.Idle, time.Minute}, {&l.Write, time.Minute}, {&l.Queue, time.Minute}, {&l.Body, 10 * time.Second}} {
 		if *f.at == 0 {
 			*f.at = f.value
 		}
@@ -94,6 +95,7 @@ type Gateway struct {
 	paces       paces
 	retries     retries
 	fleet       *fleet
+	slots       slots
 	experiences atomic.Pointer[map[string]*experience] // by model
 	rows        sync.Map                               // *world.Offer or tiered → *stepRow, for the current snapshot
 	pool        sync.Pool
@@ -122,6 +124,7 @@ func New(o Options) *Gateway {
 		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
 		retries: retries{seed: maphash.MakeSeed()},
 	}
+	g.slots.lines = map[string]*line{}
 	g.fleet = newFleet(&g.Options)
 	g.pool.New = func() any { return &exchange{g: g} }
 	o.World.OnSwap(g.swapped)

@@ -38,6 +38,8 @@ type exchange struct {
 
 	id               usage.ID
 	started          time.Time
+	asOf             time.Time // of the offering and its price: later than started where it has waited for a slot
+	slot             *line     // that it has taken; nil for none
 	ctx              context.Context
 	cancel           context.CancelCauseFunc
 	snap             *world.Snapshot
@@ -75,6 +77,7 @@ type exchange struct {
 func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
 	x.w, x.r = w, r
 	x.started = x.g.Clock.Now()
+	x.asOf = x.started
 	x.id = x.g.ids.Mint(x.started)
 	x.snap = x.g.World.Current()
 	w.Header()["X-Request-Id"] = []string{x.id.String()}
@@ -117,6 +120,7 @@ func (x *exchange) end() {
 	if x.answer.Response != nil {
 		x.answer.Close()
 	}
+	x.leave()
 	if x.reserved > 0 {
 		x.g.bodies.Add(-x.reserved)
 	}
@@ -138,7 +142,7 @@ func keep(b []byte) []byte {
 	return b[:0]
 }
 
-// serve is the way of one metered request, in eight hops. Before the hold nothing is held; after it every way out settles.
+// serve is the way of one metered request, in nine hops. Before the hold nothing is held; after it every way out settles.
 func (x *exchange) serve() error {
 	if err := x.authenticate(); err != nil { // who; before the body, so that a stranger cannot make us read it
 		return err
@@ -147,6 +151,9 @@ func (x *exchange) serve() error {
 		return err
 	}
 	if err := x.resolve(); err != nil { // which offering, and may it be used with these members
+		return err
+	}
+	if err := x.enter(); err != nil { // a slot, where the model has only so many
 		return err
 	}
 	if err := x.bound(); err != nil { // the most it can use, and the most that can cost
@@ -317,7 +324,7 @@ func (x *exchange) resolve() error {
 	if err != nil {
 		return offerRefusal(x.req.model, err)
 	}
-	x.offer = offer.At(x.started)
+	x.offer = offer.At(x.asOf)
 	return x.admit()
 }
 
@@ -337,7 +344,7 @@ func (x *exchange) bound() error {
 
 // price finds the most that the request can use and what that can cost at the price row of this instant, which is locked.
 func (x *exchange) price() error {
-	row, err := x.g.row(x.offer, x.req.served(), x.started)
+	row, err := x.g.row(x.offer, x.req.served(), x.asOf)
 	if err != nil {
 		return notPriced(x.req.model, err)
 	}
@@ -393,6 +400,7 @@ func boundRefusal(err error) error {
 func (x *exchange) settle() (*usage.Record, error) {
 	h := x.hold
 	x.hold = nil
+	x.leave()
 	x.result.TotalMicros = x.g.Clock.Now().Sub(x.started).Microseconds()
 	rec, err := x.g.Ledger.Settle(h, &x.result)
 	crash.At(crash.Settled)

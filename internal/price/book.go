@@ -183,7 +183,7 @@ func (b *Book) Row(q Query, at time.Time, loadFactor ...int64) (Row, error) {
 		row.narrow(base.From, base.To)
 		sources = append(sources, base.source(b.factor, at, &row, loadFactor))
 	}
-	ppm, ok := b.tier(q.Tier, at)
+	ppm, ok := b.Tier(q.Tier, at)
 	if !ok {
 		return Row{}, ErrNoTier{b.Name, q.Tier, b.Tiers(at)}
 	}
@@ -350,16 +350,16 @@ func (b *Book) best(q *Query, want func(*entry) bool) *entry {
 	return nil
 }
 
-// tier returns the multiplier of a service tier in parts per million, of the book itself or of its base, and whether it
+// Tier returns the multiplier of a service tier in parts per million, of the book itself or of its base, and whether it
 // is sold.
-func (b *Book) tier(name string, at time.Time) (ppm int64, ok bool) {
+func (b *Book) Tier(name string, at time.Time) (ppm int64, ok bool) {
 	for _, t := range b.tiers {
 		if t.Name == name {
 			return t.Multiplier, true
 		}
 	}
 	if base := inForce(b.base, at); base != nil {
-		return base.tier(name, at)
+		return base.Tier(name, at)
 	}
 	return one, name == Standard
 }
@@ -472,7 +472,7 @@ func (b *Book) checkBase() error {
 	}
 	for _, e := range b.entries {
 		for _, v := range b.base {
-			if _, ok := b.tier(e.ServiceTier, v.From); e.ServiceTier != "" && !ok {
+			if _, ok := b.Tier(e.ServiceTier, v.From); e.ServiceTier != "" && !ok {
 				return fmt.Errorf("a price is for the service tier %q, which neither it nor its base %s has", e.ServiceTier, b.Base)
 			}
 		}

@@ -164,7 +164,7 @@ func (b *Book) take(e *entry) error {
 		return err
 	}
 	if e.ServiceTier != "" && b.Base == "" {
-		if _, ok := b.tier(e.ServiceTier, b.From); !ok {
+		if _, ok := b.Tier(e.ServiceTier, b.From); !ok {
 			return fmt.Errorf("%s: the book has no service tier %q", e.selector(), e.ServiceTier)
 		}
 	}

@@ -151,11 +151,11 @@ func TestTier(t *testing.T) {
 		ppm  int64
 		ok   bool
 	}{{"batch", 500_000, true}, {"standard", one, true}, {"priority", 1_750_000, true}, {"flex", 0, false}, {"", 0, false}} {
-		if ppm, ok := b.tier(c.name, november); ok != c.ok || ok && ppm != c.ppm {
+		if ppm, ok := b.Tier(c.name, november); ok != c.ok || ok && ppm != c.ppm {
 			t.Errorf("Tier(%q) = %d, %v", c.name, ppm, ok)
 		}
 	}
-	if ppm, ok := mustParse(t, "- {name: b, currency: EUR, prices: []}").tier("standard", november); ppm != one || !ok {
+	if ppm, ok := mustParse(t, "- {name: b, currency: EUR, prices: []}").Tier("standard", november); ppm != one || !ok {
 		t.Errorf("a book without tiers has no standard tier")
 	}
 }

@@ -68,6 +68,7 @@ type modelSpec struct {
 	ImageTokens      int64            `yaml:"image_tokens"`
 	AudioTokens      int64            `yaml:"audio_tokens"`
 	ContextShift     bool             `yaml:"context_shift"`
+	MaxConcurrent    int64            `yaml:"max_concurrent"`
 	Family           string           `yaml:"family"`
 	Revision         string           `yaml:"revision"`
 	Quantisation     string           `yaml:"quantisation"`
@@ -285,7 +286,7 @@ func (r *reader) model(s *modelSpec) *catalog.Model {
 	m := &catalog.Model{
 		Name: s.Name, ServedAs: s.ServedAs, Engines: s.Engines, SizeClass: s.SizeClass, ContextTokens: s.ContextTokens,
 		MaxOutputTokens: s.MaxOutput, DefaultMaxOutputTokens: s.DefaultMaxOutput, MessageTokens: s.MessageTokens, TemplateTokens: s.TemplateTokens,
-		KVBytesPerToken: s.KVBytesPerToken, ImageTokens: s.ImageTokens, AudioTokens: s.AudioTokens, ContextShift: s.ContextShift, Family: s.Family, Revision: s.Revision,
+		KVBytesPerToken: s.KVBytesPerToken, ImageTokens: s.ImageTokens, AudioTokens: s.AudioTokens, ContextShift: s.ContextShift, MaxConcurrent: s.MaxConcurrent, Family: s.Family, Revision: s.Revision,
 		Quantisation: s.Quantisation, Tokenizer: s.Tokenizer,
 	}
 	m.Parameters = r.whole(s.Name, "parameters", s.Parameters)

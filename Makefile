@@ -37,3 +37,7 @@ picture: ## docs/demo.svg from the demo's own terminal (needs tmux)
 	./test/screenshot/picture.sh docs/demo.svg
 
 check: lint test race realengine ## all that CI runs
+
+.PHONY: disk
+disk: ## the real program on a disk with faults (needs /dev/fuse and the right to mount)
+	cd test/disk && go test -count=1 -v ./...

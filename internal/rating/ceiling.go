@@ -36,59 +36,54 @@ func Ceiling(b usage.Bounds, r *price.Row, before Position) (money.Amount, error
 	if b.Joint > 0 {
 		in, out = min(in, b.Joint), min(out, b.Joint)
 	}
-	if err := priced(r, inputLeaves[:], in); err != nil {
+	inRate, err := dearest(inputLeaves[:], in, r)
+	if err != nil {
 		return money.Amount{}, err
 	}
-	if err := priced(r, outputLeaves[:], out); err != nil {
+	outRate, err := dearest(outputLeaves[:], out, r)
+	if err != nil {
 		return money.Amount{}, err
 	}
-	joint := b.Joint
-	if joint == 0 {
-		joint = in + out
+	if len(r.Forms) > 0 {
+		return money.Max(formed(r, in, out, b.Joint, before), r.Minimum), nil
 	}
-	var sum money.Amount
-	if len(r.Forms) == 0 {
-		sum = flat(r, in, out, joint).Add(r.Rates[usage.Requests].Amount())
-	} else {
-		sum = formed(r, in, out, joint, before)
+	if b.Joint > 0 { // the charge grows evenly in both, so the dearer side is used up first
+		if inRate.Cmp(outRate) >= 0 {
+			out = min(out, b.Joint-in)
+		} else {
+			in = min(in, b.Joint-out)
+		}
+	}
+	sum := inRate.Times(in).Add(outRate.Times(out))
+	if r.Has[usage.Requests] {
+		sum = sum.Add(r.Rates[usage.Requests].Amount())
 	}
 	return money.Max(sum, r.Minimum), nil
 }
 
-// priced tests that n tokens of any of the classes have a price.
-func priced(r *price.Row, leaves []usage.Meter, n int64) error {
+// dearest returns the highest flat rate of the classes, any of which n tokens can be: each must have a price.
+func dearest(leaves []usage.Meter, n int64, r *price.Row) (money.Rate, error) {
+	var top money.Rate
+	if n == 0 {
+		return top, nil
+	}
 	for _, m := range leaves {
-		if n > 0 && !r.Has[m] {
-			return notPriced(r, m)
+		if !r.Has[m] {
+			return top, notPriced(r, m)
 		}
-	}
-	return nil
-}
-
-// flat is the ceiling of a row without forms.
-func flat(r *price.Row, in, out, joint int64) money.Amount {
-	inRate, outRate := dearest(inputLeaves[:], r), dearest(outputLeaves[:], r)
-	if inRate.Cmp(outRate) >= 0 { // the charge grows evenly in both, so the dearer side is used up first
-		out = min(out, joint-in)
-	} else {
-		in = min(in, joint-out)
-	}
-	return inRate.Times(in).Add(outRate.Times(out))
-}
-
-// dearest returns the highest flat rate of the classes.
-func dearest(leaves []usage.Meter, r *price.Row) (top money.Rate) {
-	for _, m := range leaves {
 		if r.Rates[m].Cmp(top) > 0 {
 			top = r.Rates[m]
 		}
 	}
-	return top
+	return top, nil
 }
 
 // formed is the ceiling of a row with forms. Steps are not monotone: a longer prompt, or a later position, may cost less.
 // So each stretch of prompts that has one price of long contexts is tried by itself.
 func formed(r *price.Row, in, out, joint int64, before Position) (top money.Amount) {
+	if joint == 0 {
+		joint = in + out
+	}
 	ends := []int64{in}
 	for i := range r.Forms {
 		if r.Forms[i].Kind != price.LongContext {
@@ -136,11 +131,13 @@ type share struct {
 func sharesOf(r *price.Row, prompt int64, before Position) (list []share) {
 	for _, side := range [...][]usage.Meter{inputLeaves[:], outputLeaves[:]} {
 		output := side[0] == usage.OutputContent
-		top := dearest(side, r)
+		var top money.Rate
 		seen := uint16(0)
 		for _, m := range side {
 			i := formOf(r, m)
 			switch {
+			case i < 0 && r.Rates[m].Cmp(top) > 0:
+				top = r.Rates[m]
 			case i < 0 || seen>>i&1 == 1:
 			case r.Forms[i].Kind == price.LongContext:
 				if rate := r.Forms[i].Step(prompt).Rate; rate.Cmp(top) > 0 {

@@ -65,8 +65,10 @@ func units(c *usage.Counts, f *price.Form) (n int64) {
 // sum is below the row's minimum charge, and there is any line at all, a last line of one request lifts it. A line whose
 // price is 0 is a line. The error is a price.ErrNotPriced; dst is then returned as it was.
 func Rate(dst []usage.Line, c *usage.Counts, r *price.Row, before Position) ([]usage.Line, money.Amount, error) {
+	if len(r.Forms) > 0 {
+		return rateForms(dst, c, r, before)
+	}
 	var sum money.Amount
-	var done [usage.NumMeters]int64 // of each form: what its classes have used in this request so far
 	lines := dst
 	for m := range usage.NumMeters {
 		n := c.Get(m)
@@ -79,26 +81,50 @@ func Rate(dst []usage.Line, c *usage.Counts, r *price.Row, before Position) ([]u
 			}
 			return dst, money.Amount{}, notPriced(r, m)
 		}
-		if i := formOf(r, m); i >= 0 {
-			from := len(lines)
-			lines = rateForm(lines, m, c, &r.Forms[i], before.of(i), done[i])
-			for _, line := range lines[from:] {
-				sum = sum.Add(line.Amount)
-			}
-			done[i] += n
-			continue
-		}
 		amount := r.Rates[m].Times(n)
 		sum = sum.Add(amount)
 		lines = append(lines, usage.Line{Meter: m, Quantity: n, UnitPrice: r.Rates[m], Amount: amount})
 	}
 	if len(lines) > len(dst) && sum.Cmp(r.Minimum) < 0 {
-		missing, err := money.RateFromAmount(r.Minimum.Sub(sum))
-		if err != nil {
-			return dst, money.Amount{}, fmt.Errorf("cannot charge the minimum of price row %s: %w", r.ID, err)
+		return lift(dst, lines, sum, r)
+	}
+	return lines, sum, nil
+}
+
+// lift adds the line that lifts the sum of those behind dst to the minimum charge.
+func lift(dst, lines []usage.Line, sum money.Amount, r *price.Row) ([]usage.Line, money.Amount, error) {
+	missing, err := money.RateFromAmount(r.Minimum.Sub(sum))
+	if err != nil {
+		return dst, money.Amount{}, fmt.Errorf("cannot charge the minimum of price row %s: %w", r.ID, err)
+	}
+	return append(lines, lineOf(usage.Requests, usage.LineMinimum, 1, missing)), r.Minimum, nil
+}
+
+// rateForms is Rate for rows with forms: most rows have none, and are rated without looking for them.
+func rateForms(dst []usage.Line, c *usage.Counts, r *price.Row, before Position) ([]usage.Line, money.Amount, error) {
+	var sum money.Amount
+	var done [usage.NumMeters]int64 // of each form: what its classes have used in this request so far
+	lines := dst
+	for m := range usage.NumMeters {
+		n, i := c.Get(m), formOf(r, m)
+		from := len(lines)
+		switch {
+		case n == 0 || !r.Has[m] && m == usage.Requests:
+			continue
+		case !r.Has[m]:
+			return dst, money.Amount{}, notPriced(r, m)
+		case i >= 0:
+			lines = rateForm(lines, m, c, &r.Forms[i], before.of(i), done[i])
+			done[i] += n
+		default:
+			lines = append(lines, lineOf(m, usage.LineUsage, n, r.Rates[m]))
 		}
-		sum = r.Minimum
-		lines = append(lines, lineOf(usage.Requests, usage.LineMinimum, 1, missing))
+		for _, line := range lines[from:] {
+			sum = sum.Add(line.Amount)
+		}
+	}
+	if len(lines) > len(dst) && sum.Cmp(r.Minimum) < 0 {
+		return lift(dst, lines, sum, r)
 	}
 	return lines, sum, nil
 }

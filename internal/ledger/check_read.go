@@ -26,7 +26,7 @@ const (
 	auditSettleKind     = 19
 	auditVoidKind       = 20
 
-	auditMeters  = 10
+	auditMeters  = 11
 	auditRequest = 8 // the meter of requests
 	auditWork    = 9 // and that of work
 	auditWindows = 7

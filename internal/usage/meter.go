@@ -28,6 +28,7 @@ const (
 	Character
 	Requests
 	WorkMS
+	TokenHour // a token kept in a cache for an hour
 	NumMeters // not a meter
 )
 
@@ -51,6 +52,7 @@ var Meters = [NumMeters]MeterInfo{
 	Character:       {"character", "character", Character, "character"},
 	Requests:        {"request", "request", Requests, "request"},
 	WorkMS:          {"work_ms", "work_ms", WorkMS, "millisecond"},
+	TokenHour:       {"token_hour", "token_hour", TokenHour, "token-hour"},
 }
 
 // String returns the leaf name.

@@ -37,7 +37,7 @@ func newWriter(conn *sqlite.Conn) (*writer, error) {
 		{&w.head, "INSERT OR REPLACE INTO head(" + headColumns + ") VALUES (?, ?, ?, ?)"},
 		{&w.balance, "INSERT OR REPLACE INTO balance(" + balanceColumns + ") VALUES (?, ?, ?, ?, ?)"},
 		{&w.oldUsage, "SELECT " + usageColumns + " FROM usage WHERE org = ? AND subject = ? AND bucket = ?"},
-		{&w.usage, "INSERT OR REPLACE INTO usage(" + usageColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"},
+		{&w.usage, "INSERT OR REPLACE INTO usage(" + usageColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"},
 		{&w.refusal, "INSERT OR REPLACE INTO refusal(slot, request, body) VALUES (?, ?, ?)"},
 		{&w.putObject, "INSERT OR REPLACE INTO object(" + objectColumns + ") VALUES (?, ?, ?, ?, ?)"},
 	} {

@@ -57,7 +57,7 @@ func visitEntry(visit func(ledger.EntryRow) error) func(*sqlite.Stmt) error {
 const (
 	headColumns    = "org, seq, hash, open_from"
 	balanceColumns = "org, lim, period, used, held"
-	usageColumns   = "org, subject, bucket, requests, voided, input_uncached, input_cache_read, input_cache_write, output_content, output_reasoning, image, audio_second, character, request, work_ms, charge"
+	usageColumns   = "org, subject, bucket, requests, voided, input_uncached, input_cache_read, input_cache_write, output_content, output_reasoning, image, audio_second, character, request, work_ms, token_hour, charge"
 	objectColumns  = "kind, name, id, managed_by, body"
 )
 

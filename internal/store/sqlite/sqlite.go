@@ -60,7 +60,7 @@ CREATE TABLE usage(
   input_uncached INTEGER NOT NULL, input_cache_read INTEGER NOT NULL, input_cache_write INTEGER NOT NULL,
   output_content INTEGER NOT NULL, output_reasoning INTEGER NOT NULL,
   image INTEGER NOT NULL, audio_second INTEGER NOT NULL, character INTEGER NOT NULL,
-  request INTEGER NOT NULL, work_ms INTEGER NOT NULL,
+  request INTEGER NOT NULL, work_ms INTEGER NOT NULL, token_hour INTEGER NOT NULL,
   charge BLOB NOT NULL,
   PRIMARY KEY(org, subject, bucket)
 ) STRICT, WITHOUT ROWID;

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"talea/internal/admin"
 	"talea/internal/app"
 )
 
@@ -287,6 +288,62 @@ func TestLimitsAreOfThePath(t *testing.T) {
 	}
 	if status, body := s.call("GET", "/v1/limits?account=nobody", ""); status != 404 {
 		t.Errorf("limits of nobody: %d, %s", status, body)
+	}
+}
+
+// TestNotices: thresholds that were reached, by account and once; a lowered limit says by how much it is exceeded, and why.
+func TestNotices(t *testing.T) {
+	s := newServer(t)
+	apply := func(text string) {
+		t.Helper()
+		body, err := json.Marshal(admin.ApplyRequest{Files: []admin.File{{Name: "f.yaml", Text: text, Secrets: map[string]string{"env:OTHER": "secret-of-the-other-key"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, answer := s.call("POST", "/v1/apply", string(body)); status != 200 {
+			t.Fatalf("%d: %s", status, answer)
+		}
+	}
+	application := func(amount string) {
+		t.Helper()
+		apply(fmt.Sprintf(`accounts:
+- {path: acme/application, limits: [{measure: tokens, window: total, amount: %s, action: alert, alerts: [50%%]}]}
+keys:
+- {name: other, account: acme/application, secret: "env:OTHER", limits: [{measure: requests, window: week, anchor: friday, amount: 1, service_tier: standard, alerts: [1]}]}
+`, amount))
+	}
+	application("100")
+	s.ask("secret-of-the-other-key")
+	requests := `{"at":"2027-01-01T02:30:00+01:00","account":"acme/application","key":"key_other","measure":"requests","window":"week","period":"week from 2027-01-01","alert":"1","amount":"1","used":"1","limit":"1","request_id":"`
+	tokens := `{"at":"2027-01-01T02:30:00+01:00","account":"acme/application","measure":"tokens","window":"total","period":"total","alert":"50%","amount":"50","used":"52","limit":"100","request_id":"`
+	status, body := s.call("GET", "/v1/notices", "")
+	if status != 200 || strings.Count(body, `"at":`) != 2 || !strings.Contains(body, requests) || !strings.Contains(body, tokens) {
+		t.Errorf("%d: %s", status, body)
+	}
+	for account, want := range map[string]int{"acme": 2, "acme/application": 2, "acme/app": 0, "acmeus": 0} {
+		if status, body := s.call("GET", "/v1/notices?account="+account, ""); status != 200 || strings.Count(body, `"at":`) != want {
+			t.Errorf("notices of %s: %d: %s", account, status, body)
+		}
+	}
+	if status, body := s.call("GET", "/v1/notices?account=nobody", ""); status != 404 {
+		t.Errorf("notices of nobody: %d: %s", status, body)
+	}
+	if _, body := s.call("GET", "/metrics", ""); !strings.Contains(body, "\ntalea_notices_total 2\n") {
+		t.Errorf("metrics: %s", body)
+	}
+	application("12")
+	_, body = s.call("GET", "/v1/limits?account=acme/application", "")
+	for _, want := range []string{
+		`"action":"alert","limit":"12","used":"52","held":"0","in_doubt":"0","resets_at":null,"period":"total","alerts":[{"at":"50%","amount":"6","since":"2027-01-01T02:30:00+01:00"}],"over_limit_by":{"amount":"40","cause":"alert_only"}}`,
+		`"service_tier":"standard","key":"key_other","anchor":"friday","limit":"1","used":"1","held":"0","in_doubt":"0","resets_at":"2027-01-08T00:00:00+01:00","period":"week from 2027-01-01","alerts":[{"at":"1","amount":"1","since":"2027-01-01T02:30:00+01:00"}]}`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("limits: %s\nlack %s", body, want)
+		}
+	}
+	apply("accounts:\n- {path: acme, currency: EUR, timezone: Europe/Berlin, price_book: euro, limits: [{measure: money, window: year, amount: 0.0001}]}\n")
+	if _, body := s.call("GET", "/v1/limits?account=acme", ""); !strings.Contains(body, `"over_limit_by":{"amount":"0.000012","cause":"lowered"}`) {
+		t.Errorf("a lowered limit: %s", body)
 	}
 }
 

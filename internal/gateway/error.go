@@ -151,6 +151,10 @@ func (x *exchange) shortRefusal(s *ledger.Short) *refusal.Refusal {
 	if lim.Account == project.ID {
 		level = "project"
 	}
+	whose := level + " " + string(lim.Path)
+	if lim.Key != "" {
+		level, whose = "key", "key "+lim.Key
+	}
 	b := &refusal.Budget{Scope: level, Account: string(lim.Path), Measure: m.String(), Window: lim.Window.String()}
 	resets := ""
 	if !s.Period.End.IsZero() {
@@ -163,18 +167,18 @@ func (x *exchange) shortRefusal(s *ledger.Short) *refusal.Refusal {
 	r.Budget = b
 	unit := unitOf(m, project.Currency)
 	if lim.Account != project.ID && (node == nil || !node.ShowAmounts) {
-		r.Message = fmt.Sprintf("The %s budget of %s %s for %s has no room left for this request%s.", unit, level, lim.Path, s.Period.Label, resets)
+		r.Message = fmt.Sprintf("The %s budget of %s for %s has no room left for this request%s.", unit, whose, s.Period.Label, resets)
 		if s.Verdict == quota.Contended {
-			r.Message = fmt.Sprintf("The %s budget of %s %s for %s is held by running requests: try again shortly.", unit, level, lim.Path, s.Period.Label)
+			r.Message = fmt.Sprintf("The %s budget of %s for %s is held by running requests: try again shortly.", unit, whose, s.Period.Label)
 		}
 		return r
 	}
 	b.Limit, b.Used, b.Held, b.Ceiling = m.Format(lim.Amount), m.Format(s.Used), m.Format(s.Held), m.Format(s.Need)
 	b.MaxAffordableTokens = x.affordable(s)
-	r.Message = fmt.Sprintf("%s %s has used %s of %s %s for %s, and this request may need %s%s.", level, lim.Path, b.Used, b.Limit, unit, s.Period.Label, b.Ceiling, resets)
+	r.Message = fmt.Sprintf("%s has used %s of %s %s for %s, and this request may need %s%s.", whose, b.Used, b.Limit, unit, s.Period.Label, b.Ceiling, resets)
 	if s.Verdict == quota.Contended {
-		r.Message = fmt.Sprintf("%s %s has used %s and holds %s for running requests, of %s %s for %s; this request may need %s: try again shortly.",
-			level, lim.Path, b.Used, b.Held, b.Limit, unit, s.Period.Label, b.Ceiling)
+		r.Message = fmt.Sprintf("%s has used %s and holds %s for running requests, of %s %s for %s; this request may need %s: try again shortly.",
+			whose, b.Used, b.Held, b.Limit, unit, s.Period.Label, b.Ceiling)
 	}
 	return r
 }

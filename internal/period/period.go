@@ -68,7 +68,7 @@ func Zone(name string) (*time.Location, error) {
 // Period is one piece of time, in UTC, half-open: [Start, End). The period of Total has neither.
 type Period struct {
 	// Label names the period for people in its zone: "2026-11-24T13+01:00", "2026-11-24", "2026-W48", "2026-11", "2026-Q4",
-	// "2026", "total".
+	// "2026", "total"; with an anchor "2026-11-24 from 06:00", "month from 2026-11-15".
 	Label      string
 	Start, End time.Time
 }
@@ -151,7 +151,7 @@ func label(w Window, a Anchor, first time.Time) string {
 	case w == Day:
 		return first.Format("2006-01-02")
 	case a != 0:
-		return first.Format("from 2006-01-02")
+		return w.String() + " from " + first.Format("2006-01-02")
 	}
 	switch w {
 	case Week:

@@ -25,7 +25,23 @@ type Gather struct {
 	usage   []byte // the final usage, as the engine told it last
 	timing  []byte // and the times
 	err     error
+
+	// Where the last chunk's text went, if text was all that it brought: what is like it goes there too.
+	plain bool
+	at    int    // choice
+	to    part   // of it
+	text  []byte // the string, with its quotes
 }
+
+// part is one of the texts of a choice.
+type part uint8
+
+const (
+	contentPart part = iota
+	thoughtPart
+	refusalPart
+	textPart
+)
 
 // gathered is one choice. Strings are the insides of JSON strings.
 type gathered struct {
@@ -150,22 +166,51 @@ func (g *Gather) take(index int, object []byte) {
 		g.choices = append(g.choices, gathered{})
 	}
 	c := &g.choices[index]
+	brought := 0
 	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
 		value := object[v.Start:v.End]
 		switch {
 		case string(name) == "delta" && kind == jsonscan.Object:
-			c.delta(value)
+			brought += g.delta(c, value)
 		case string(name) == "text" && kind == jsonscan.String:
-			c.text = append(c.text, inside(value)...)
+			brought += g.join(c, textPart, value)
 		case string(name) == "finish_reason" && kind == jsonscan.String:
 			c.finish = append(c.finish[:0], value...)
 		case string(name) == "logprobs" && kind == jsonscan.Object:
 			c.addLogprobs(value)
+			brought += 2
 		case kind != jsonscan.Null && !isRuled(name):
 			c.keep(name, value)
+			brought += 2
 		}
 		return true
 	})
+	g.plain, g.at = brought == 1, index
+}
+
+// join adds a string to one of the texts of a choice. It returns 1, 0 if there was nothing in it.
+func (g *Gather) join(c *gathered, to part, quoted []byte) int {
+	if len(quoted) <= 2 {
+		return 0
+	}
+	b := [...]*[]byte{&c.content, &c.thought, &c.refusal, &c.text}[to]
+	*b = append(*b, inside(quoted)...)
+	g.to, g.text = to, quoted
+	return 1
+}
+
+// brought reports whether a string was all that the last chunk brought.
+func (g *Gather) brought(text []byte) bool {
+	return g.plain && len(text) > 0 && len(g.text) == len(text) && &g.text[0] == &text[0]
+}
+
+// more takes the text of a chunk that is like the last one.
+func (g *Gather) more(quoted []byte) {
+	if g.size += len(quoted); g.size > g.most {
+		g.err = ErrTooLarge
+		return
+	}
+	g.join(&g.choices[g.at], g.to, quoted)
 }
 
 // isRuled reports whether a member of a choice has a rule of its own, whatever its value.
@@ -194,7 +239,7 @@ func (c *gathered) keep(name, value []byte) {
 
 func inside(quoted []byte) []byte { return quoted[1 : len(quoted)-1] }
 
-func (c *gathered) delta(object []byte) {
+func (g *Gather) delta(c *gathered, object []byte) (brought int) {
 	_ = jsonscan.Each(object, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
 		value := object[v.Start:v.End]
 		if kind == jsonscan.Array && string(name) == "tool_calls" {
@@ -202,20 +247,25 @@ func (c *gathered) delta(object []byte) {
 				c.toolCall(value[v.Start:v.End])
 				return true
 			})
+			brought += 2
 		}
 		if kind != jsonscan.String {
 			return true
 		}
 		switch string(name) {
 		case "content":
-			c.content = append(c.content, inside(value)...)
+			brought += g.join(c, contentPart, value)
 		case "reasoning_content", "reasoning":
-			c.thought, c.thoughtName = append(c.thought, inside(value)...), string(name)
+			brought += g.join(c, thoughtPart, value)
+			if c.thoughtName != string(name) {
+				c.thoughtName = string(name)
+			}
 		case "refusal":
-			c.refusal = append(c.refusal, inside(value)...)
+			brought += g.join(c, refusalPart, value)
 		}
 		return true
 	})
+	return brought
 }
 
 func (c *gathered) toolCall(object []byte) {

@@ -65,6 +65,7 @@ func (p *pattern) learn(data []byte, c *chunk, spots []spot) {
 // match reports whether a chunk is like the pattern, and fills in what a full reading would.
 func (p *pattern) match(data []byte, c *chunk, spots []spot) ([]spot, bool) {
 	at, was := 0, 0
+	var text []byte
 	for i := range p.n {
 		h := &p.holes[i]
 		same := p.rest[was:h.at]
@@ -76,12 +77,16 @@ func (p *pattern) match(data []byte, c *chunk, spots []spot) ([]spot, bool) {
 		if err != nil || kind != h.kind || kind == jsonscan.String && end-from <= 2 { // without text it counts differently
 			return spots, false
 		}
+		if kind == jsonscan.String {
+			text = data[from:end]
+		}
 		at, was, h.shift = end, h.at, end-h.to
 	}
 	if p.n == 0 || !bytes.Equal(data[at:], p.rest[was:]) {
 		return spots, false
 	}
 	*c = p.chunk
+	c.text = text
 	c.usage, c.timing = p.moved(c.usage), p.moved(c.timing)
 	for _, spot := range p.spots {
 		spot.place = p.moved(spot.place)

@@ -35,9 +35,10 @@ func FuzzPattern(f *testing.F) {
 		o := Options{ShowUsage: options&1 != 0, ShowRunning: options&2 != 0, Choices: int(options >> 2 & 3), OutputBound: int64(options >> 4)}
 		for _, d := range engine.Dialects {
 			kept, fresh := newStream(d, o), newStream(d, o)
+			whole, anew := NewGather(d, o, 1<<20), NewGather(d, o, 1<<20)
 			for i, data := range [][]byte{first, second, first, second, second} {
 				in := append(append([]byte("data: "), data...), "\n\n"...)
-				fresh.like.n = 0
+				fresh.like.n, anew.s.like.n = 0, 0
 				out, ev, err := kept.Feed(in)
 				want, wantEv, wantErr := fresh.Feed(in)
 				state := func(s *Stream) string {
@@ -46,6 +47,13 @@ func FuzzPattern(f *testing.F) {
 				if !bytes.Equal(out, want) || ev != wantEv || err != wantErr || state(kept) != state(fresh) {
 					t.Fatalf("%s, %d of %q and %q: relayed %q, %v, %v, %s\nas if read in full: %q, %v, %v, %s",
 						d.Name, i, first, second, out, ev, err, state(kept), want, wantEv, wantErr, state(fresh))
+				}
+				ev, err = whole.Feed(in)
+				wantEv, wantErr = anew.Feed(in)
+				r := anew.Report()
+				body, right := whole.Body(nil, &r.Counts, Cost{}), anew.Body(nil, &r.Counts, Cost{})
+				if !bytes.Equal(body, right) || ev != wantEv || err != wantErr || state(&whole.s) != state(&anew.s) {
+					t.Fatalf("%s, %d of %q and %q: gathered %s\nas if read in full: %s", d.Name, i, first, second, body, right)
 				}
 			}
 		}
@@ -76,5 +84,28 @@ func TestPatternIsUsed(t *testing.T) {
 	}
 	if bytes.Contains(s.like.rest, []byte("hé")) {
 		t.Error("text is kept")
+	}
+}
+
+// The same for what is gathered: the text of chunks that are alike is joined without reading them again.
+func TestPatternIsUsedToGather(t *testing.T) {
+	g := NewGather(vllmDialect, Options{}, 1<<20)
+	for _, c := range []struct {
+		data string
+		like bool // the next one may be like it
+	}{
+		{role, false}, {hiUsed, true}, {hiUsed, true},
+		{`{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a"}]}}]}`, false},
+		{`{"choices":[{"index":0,"delta":{"content":"a","tool_calls":[{"index":0}]}}]}`, false},
+		{`{"choices":[{"index":0,"delta":{"reasoning":"a","content":"b"}}]}`, false},
+		{`{"choices":[{"index":0,"delta":{"reasoning":"a","content":""}}]}`, true},
+		{`{"choices":[{"index":0,"delta":{"content":"a","audio":"b"}}]}`, false},
+	} {
+		if _, err := g.Feed([]byte(event(c.data))); err != nil {
+			t.Fatal(err)
+		}
+		if like := g.s.like.n > 0; like != c.like {
+			t.Errorf("%s: the next one may be like it: %v", c.data, like)
+		}
 	}
 }

@@ -88,10 +88,13 @@ func (s *Stream) readChunk(data []byte, c *chunk) (err error) {
 	like := false
 	if s.spots, like = s.like.match(data, c, s.spots[:0]); like {
 		s.delta(c.index, c.what)
+		if s.keep != nil {
+			s.keep.more(c.text)
+		}
 		return nil
 	}
 	malformed := s.malformed
-	if err = s.members(data, c); err != nil || s.malformed > malformed || s.keep != nil {
+	if err = s.members(data, c); err != nil || s.malformed > malformed || s.keep != nil && !s.keep.brought(c.text) {
 		s.like.n = 0
 		return err
 	}

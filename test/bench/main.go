@@ -86,6 +86,7 @@ func ofWorkload(w workload, connections int) string { return fmt.Sprintf("%s/%d"
 // workloads are what is measured, in order.
 var workloads = []workload{
 	{name: "chat", body: `{"model":"m","messages":[{"role":"user","content":"How many notches are on the stick?"}],"max_tokens":100}`},
+	{name: "long", body: `{"model":"m","messages":[{"role":"user","content":"How many notches are on the stick?"}]}`}, // asked for as a stream
 	{name: "stream", stream: true, body: `{"model":"m","messages":[{"role":"user","content":"How many notches are on the stick?"}],"max_tokens":100,"stream":true,"stream_options":{"include_usage":true}}`},
 }
 

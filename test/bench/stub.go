@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -65,6 +66,8 @@ func (s *stub) serve(c net.Conn) {
 		case bytes.HasPrefix(head, []byte("GET /books")):
 			text := decimal(s.requests.Load())
 			_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+		case bytes.HasPrefix(head, []byte("GET ")): // what it serves: it does not say
+			_, err = io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 		case bytes.Contains(body, []byte(`"stream":true`)):
 			s.requests.Add(1)
 			events := streams[0]

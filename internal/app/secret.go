@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"talea/internal/cli"
 )
 
 // Files of the data directory beside the ledger's.
 const (
-	pepperFile = "secret"           // 32 random bytes: without them no key is known and no engine's key can be read
-	tokenFile  = "admin-token.hash" // SHA-256 of the admin token, hexadecimal
+	pepperFile = cli.SecretFile
+	tokenFile  = cli.TokenFile
 )
 
 // pepper reads the installation's secret, or makes it at the first start. It is not made for a world that has objects:

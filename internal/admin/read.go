@@ -227,7 +227,11 @@ func (s *Server) check(r *http.Request) (any, error) {
 		return nil, refuse(http.StatusConflict, "busy", "a check of the ledger is running already: wait for it")
 	}
 	defer s.checking.Unlock()
-	report, err := ledger.Check(s.Store)
+	memory, err := s.Ledger.Memory()
+	if err != nil {
+		return nil, err
+	}
+	report, err := ledger.CheckMemory(s.Store, memory)
 	if err != nil {
 		return nil, err
 	}

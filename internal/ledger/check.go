@@ -36,6 +36,7 @@ type CheckReport struct {
 	Open          int64 // holds that are neither
 	Balances      int64
 	UsageRows     int64
+	Memory        bool  // what a running ledger has in memory was compared too
 	Overrides     int64 // that starts let pass what they would have refused
 	// Difference is what is wrong, in one line; "" where everything is as it should be. Check stops there.
 	Difference string
@@ -51,6 +52,9 @@ func (r *CheckReport) String() string {
 	}
 	said := fmt.Sprintf("%d entries of %d organisations: every chain unbroken; %d requests posted, %d void, %d open; %d balances and %d usage rows are what the log says",
 		r.Entries, r.Organisations, r.Posted, r.Voided, r.Open, r.Balances, r.UsageRows)
+	if r.Memory {
+		said += "; memory agrees"
+	}
 	if r.Overrides > 0 {
 		said += fmt.Sprintf("; %d times a start was told to trust a clock or to accept a rollback", r.Overrides)
 	}
@@ -62,7 +66,14 @@ func (r *CheckReport) String() string {
 // is listed there. The error is a store that cannot be read; a ledger that is wrong is no error but a report with a
 // Difference.
 func Check(r Reader) (*CheckReport, error) {
-	a := &auditor{orgs: map[account.ID]*auditOrg{}, requests: map[usage.ID]struct{}{}}
+	return newAuditor().run(r)
+}
+
+func newAuditor() *auditor {
+	return &auditor{orgs: map[account.ID]*auditOrg{}, requests: map[usage.ID]struct{}{}}
+}
+
+func (a *auditor) run(r Reader) (*CheckReport, error) {
 	err := r.Snapshot(&Visitor{
 		Meta: func(epoch, lastAt int64) error {
 			a.epoch, a.lastAt = epoch, lastAt
@@ -75,6 +86,9 @@ func Check(r Reader) (*CheckReport, error) {
 	})
 	if err == nil {
 		err = a.finish()
+	}
+	if err == nil {
+		err = a.remembered()
 	}
 	var diff difference
 	if errors.As(err, &diff) {
@@ -102,7 +116,8 @@ type auditor struct {
 	newestAt      int64 // newest time in that epoch
 	orgs          map[account.ID]*auditOrg
 	order         []*auditOrg
-	requests      map[usage.ID]struct{} // that had a hold, of all organisations
+	memory        map[account.ID]*auditMemory // nil: not compared
+	requests      map[usage.ID]struct{}       // that had a hold, of all organisations
 }
 
 // auditOrg is what one organisation's log says so far.
@@ -213,7 +228,7 @@ func (a *auditor) entry(row EntryRow) error {
 		return differ("%s, entry %d%s: %v", o.say(), row.Seq, h.say(), err)
 	}
 	a.report.Entries++
-	return nil
+	return a.remember(o)
 }
 
 // place checks the header of an entry against the row it was stored in and the entry before it.

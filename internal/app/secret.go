@@ -42,9 +42,26 @@ func pepper(dir string, inUse bool, random io.Reader) (p [32]byte, err error) {
 	return p, writeNew(path, p[:])
 }
 
+// newMark is in the names of files that are not whole yet.
+const newMark = ".new-"
+
+// sweep removes what a crash has left of files that were being written.
+func (s *server) sweep() {
+	witness, err := s.witnessPath()
+	for _, pattern := range []string{filepath.Join(s.Data, "*"), witness} {
+		left, bad := filepath.Glob(pattern + newMark + "*")
+		if err != nil || bad != nil {
+			continue
+		}
+		for _, file := range left {
+			os.Remove(file)
+		}
+	}
+}
+
 // writeNew writes a file that only its owner may read, whole and durable, or leaves none.
 func writeNew(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newMark+"*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("cannot make %s: %w", path, err)
 	}

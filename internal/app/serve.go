@@ -148,6 +148,7 @@ func (s *server) openLedger(context.Context) error {
 	if s.store, err = sqlite.Open(s.Data); err != nil {
 		return fmt.Errorf("cannot open the ledger, and nothing is admitted without it: %w", err)
 	}
+	s.sweep() // the directory is ours now
 	s.ledger, err = ledger.Open(s.store, ledger.Options{
 		Clock: s.Clock, Wait: holdPatience, Patience: s.DiskPatience, TrustClock: s.TrustClock, Retention: s.Retention,
 		OnFailure: func(err error) { s.broken <- err },
@@ -241,6 +242,9 @@ func (s *server) run(ctx context.Context) error {
 		go func() { failed <- s.ports[i].Serve(l) }()
 	}
 	defer s.follow(ctx)()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	go s.watchMemory(watching)
 	s.Host.Ready(Ready{Tenants: address(s.tenants, s.cert != nil), Admin: s.adminURL(), Token: s.made})
 	day, look := time.NewTicker(24*time.Hour), time.NewTicker(witnessPause)
 	defer day.Stop()

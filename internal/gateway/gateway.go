@@ -100,6 +100,7 @@ type Gateway struct {
 	rows        sync.Map                               // *world.Offer or tiered → *stepRow, for the current snapshot
 	pool        sync.Pool
 	draining    atomic.Bool
+	shedding    atomic.Bool // there is no memory for more
 	counters    Counters
 	bodies      atomic.Int64 // bytes of large request bodies in the path
 
@@ -135,6 +136,9 @@ func New(o Options) *Gateway {
 
 // Drain refuses what is new; what runs goes on.
 func (g *Gateway) Drain() { g.draining.Store(true) }
+
+// Shed refuses new requests while it is on, since there is no memory for more.
+func (g *Gateway) Shed(on bool) { g.shedding.Store(on) }
 
 // Counters shows the counts.
 func (g *Gateway) Counters() *Counters { return &g.counters }

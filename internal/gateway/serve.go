@@ -177,6 +177,10 @@ func (x *exchange) authenticate() error {
 		x.w.Header().Set("Connection", "close")
 		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "This gateway is shutting down: try again, another one will answer."}
 	}
+	if x.g.shedding.Load() {
+		x.w.Header().Set("Connection", "close")
+		return &refusal.Refusal{Code: refusal.Overloaded, RetryAfter: x.jitter(), Message: "This gateway has no memory for more requests: try again shortly. Nothing was charged."}
+	}
 	h := x.r.Header
 	key, no := identity.Authenticate(x.snap, x.g.Hasher, h.Get("Authorization"), h.Get("X-Api-Key"))
 	if no != nil {

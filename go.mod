@@ -3,6 +3,7 @@ module talea
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/go-json-experiment/json v1.27.2
 	github.com/spf13/cobra v1.10.2
 	go.uber.org/goleak v1.3.0

@@ -69,6 +69,7 @@ var talea = house{
 		{"github.com/spf13/cobra", []string{"cli", "app"}, "commands, flags, help and shell completion of the tool"},
 		{"golang.org/x/term", []string{"cli", "app"}, "asks whether a person reads the output, and how wide their terminal is"},
 		{"go.uber.org/goleak", nil, "finds goroutines that a test leaves behind"},
+		{"github.com/anishathalye/porcupine", nil, "looks for an order of a concurrent history in which each answer is the rule's"},
 		{"github.com/go-json-experiment/json", nil, "second oracle of the JSON scanner: JSON v2 semantics"},
 	},
 	clocks: []string{"app", "cli", "sim", "cmd/talea"},

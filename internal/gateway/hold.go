@@ -38,7 +38,7 @@ func (x *exchange) holdIt() (err error) {
 		x.g.paces.give(x.key.Account, x.taken)
 	}
 	if err == nil {
-		x.bounds, x.money = a.Bounds, a.Money
+		x.bounds, x.money, x.position = a.Bounds, a.Money, a.Position
 	}
 	return err
 }

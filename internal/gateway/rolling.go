@@ -111,7 +111,7 @@ func (r *rolling) ask() {
 	x := r.x
 	asked := make(chan int64, 1)
 	r.asked = asked
-	e := extension{ledger: x.g.Ledger, hold: x.hold, row: x.row, bounds: x.bounds, money: x.money}
+	e := extension{ledger: x.g.Ledger, hold: x.hold, work: x.offer.Subject.Work, row: x.row, position: x.position, bounds: x.bounds, money: x.money}
 	few := max(unknownLength, x.g.experience(x.offer.Model.Name).usual()) * x.answers()
 	ctx := r.ctx
 	go func() { asked <- e.run(ctx, more, few) }()
@@ -148,11 +148,13 @@ func (r *rolling) stop() {
 
 // extension is one extension of a hold. It has all that it needs of its request, which goes on meanwhile.
 type extension struct {
-	ledger *ledger.Ledger
-	hold   *ledger.Hold
-	row    *price.Row
-	bounds usage.Bounds
-	money  money.Amount
+	ledger   *ledger.Ledger
+	hold     *ledger.Hold
+	work     usage.Work
+	row      *price.Row
+	position rating.Position
+	bounds   usage.Bounds
+	money    money.Amount
 }
 
 // run extends a hold by so much output, or by a few tokens, or by what fits; it returns by how much.
@@ -178,19 +180,19 @@ func (e *extension) run(ctx context.Context, more, few int64) int64 {
 func (e *extension) cost(more int64) (money.Amount, error) {
 	bounds := e.bounds
 	bounds.Output += more
-	most, err := rating.Ceiling(bounds, e.row, nil)
+	most, err := rating.Ceiling(bounds, e.work, e.row, e.position)
 	return most.Sub(e.money), err
 }
 
 // fits is how much more output fits the limit that was short, beside what others hold.
 func (e *extension) fits(s *ledger.Short, most int64) int64 {
 	left := s.Limit.Amount.Sub(s.Used).Sub(s.Held)
-	was := quota.Need{Money: e.money, Bounds: e.bounds}.Of(s.Limit.Measure)
+	was := quota.Need{Money: e.money, Bounds: e.bounds, Work: e.work}.Of(s.Limit.Measure)
 	return largest(most, func(more int64) bool {
 		cost, err := e.cost(more)
 		bounds := e.bounds
 		bounds.Output += more
-		will := quota.Need{Money: e.money.Add(cost), Bounds: bounds}
+		will := quota.Need{Money: e.money.Add(cost), Bounds: bounds, Work: e.work}
 		return err == nil && will.Of(s.Limit.Measure).Sub(was).Cmp(left) <= 0
 	})
 }

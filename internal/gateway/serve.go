@@ -376,7 +376,7 @@ func quotaTokens(b usage.Bounds) int64 {
 }
 
 func (x *exchange) ceiling(b usage.Bounds) (money.Amount, error) {
-	return rating.Ceiling(b, x.row, x.position)
+	return rating.Ceiling(b, x.offer.Subject.Work, x.row, x.position)
 }
 
 func notPriced(model string, err error) error {

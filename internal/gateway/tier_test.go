@@ -90,3 +90,18 @@ func TestSteps(t *testing.T) {
 		t.Errorf("the model is listed as %s", p.body)
 	}
 }
+
+// A model whose price is the work of its requests: tokens cost nothing by themselves, and the hold is that of the most work.
+func TestPriceByWork(t *testing.T) {
+	e := newEngine(t)
+	r := newRig(t, setup{engines: []string{e.URL()}, prices: "  - {model: m, meter: work_ms, price: \"3.00\", per: 3600000}\n"})
+	p := r.chat("GOOD", say("", `,"max_tokens":20`))
+	rec := r.record(p)
+	last := rec.Lines[len(rec.Lines)-1]
+	if p.status != 200 || last.Meter != usage.WorkMS || last.Quantity != rec.Billed.Get(usage.WorkMS) || last.Quantity == 0 || rec.Charge != last.Amount {
+		t.Errorf("%d, %s: %+v", p.status, rec.Charge, rec.Lines)
+	}
+	if report, err := ledger.Check(r.store.(ledger.Reader)); err != nil || !report.OK() {
+		t.Errorf("check: %v, %v", report, err)
+	}
+}

@@ -153,7 +153,7 @@ func (l *Ledger) turned(ask *Ask, at time.Time) {
 		return
 	}
 	ask.Position = now
-	if most, err := rating.Ceiling(ask.Bounds, ask.Row, now); err == nil {
+	if most, err := rating.Ceiling(ask.Bounds, ask.Subject.Work, ask.Row, now); err == nil {
 		ask.Money = most
 	}
 }

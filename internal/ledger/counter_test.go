@@ -45,7 +45,7 @@ func (r *rig) askNow(s *usage.Subject, chain []account.ID, in, out int64) *ledge
 	ask := r.askAs(s, chain, in, out)
 	ask.Position = r.l.Position(s, r.prices)
 	var err error
-	if ask.Money, err = rating.Ceiling(ask.Bounds, r.prices, ask.Position); err != nil {
+	if ask.Money, err = rating.Ceiling(ask.Bounds, s.Work, r.prices, ask.Position); err != nil {
 		r.t.Fatal(err)
 	}
 	return ask
@@ -151,7 +151,7 @@ func TestCountersByPeriod(t *testing.T) {
 	}
 	stale := r.askNow(r.chat, chatChain, 10, 100) // bounded as if it were far from the turn
 	stale.Position = rating.Position{100, 2000}
-	if stale.Money, err = rating.Ceiling(stale.Bounds, r.prices, stale.Position); err != nil {
+	if stale.Money, err = rating.Ceiling(stale.Bounds, r.chat.Work, r.prices, stale.Position); err != nil {
 		t.Fatal(err)
 	}
 	r.clock.set(time.Date(2026, 11, 30, 23, 0, 0, 0, time.UTC))

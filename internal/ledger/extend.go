@@ -125,7 +125,7 @@ func (h *Hold) expect(output int64) {
 	}
 	bounds := h.Bounds
 	bounds.Output = output
-	most, err := rating.Ceiling(bounds, h.row, h.asked)
+	most, err := rating.Ceiling(bounds, h.Subject.Work, h.row, h.asked)
 	if err != nil {
 		return // what cannot be priced cannot be asked for
 	}

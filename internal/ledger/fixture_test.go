@@ -191,7 +191,7 @@ func (r *rig) ask(in, out int64) *ledger.Ask {
 func (r *rig) askAs(s *usage.Subject, chain []account.ID, in, out int64) *ledger.Ask {
 	r.t.Helper()
 	bounds := usage.Bounds{Input: in, Output: out}
-	most, err := rating.Ceiling(bounds, r.prices, nil)
+	most, err := rating.Ceiling(bounds, s.Work, r.prices, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (l *Ledger) less(h *Hold, ask *Ask, turn turn) *Short {
 func (a *Ask) makeLess(need *quota.Need, output int64) {
 	bounds := need.Bounds
 	bounds.Output = min(bounds.Output, output*a.Less.Answers)
-	if most, err := rating.Ceiling(bounds, a.Row, a.Position); err == nil {
+	if most, err := rating.Ceiling(bounds, a.Subject.Work, a.Row, a.Position); err == nil {
 		need.Bounds, need.Money = bounds, most
 	}
 }

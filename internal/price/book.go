@@ -291,7 +291,17 @@ func (r *Row) fill(q *Query, sources []source) error {
 	if !priced {
 		return ErrNotPriced{Model: q.Model}
 	}
+	if r.byWork() {
+		for m := range usage.Image {
+			r.Has[m] = true // at 0: their price is that of their work
+		}
+	}
 	return r.minimum(q, sources)
+}
+
+// byWork reports whether the work of a request is the price of its tokens: a price for work and none for any token.
+func (r *Row) byWork() bool {
+	return r.Has[usage.WorkMS] && !slices.Contains(r.Has[:usage.Image], true)
 }
 
 // show works out the multiplier that answers show: that of the first class that has a price.

@@ -17,20 +17,24 @@ var (
 
 // Ceiling returns the most that one request can cost whose counts are inside the bounds and that is rated at the position
 // given or any later one: at most b.Input input tokens of any classes, b.Output output tokens of any classes, b.Joint of
-// both together, and one request. Classes that the bounds do not name are taken to be 0. The error is a
-// price.ErrNotPriced where a class that could be used has no price, or says which bound is out of [0, usage.MaxCount] or
-// which price has no bound.
+// both together, one request, and, where work has a price, the most work of that by w. Classes that the bounds do not name
+// are taken to be 0. The error is a price.ErrNotPriced where a class that could be used has no price or work that is
+// charged is unknown, or says which bound is out of [0, usage.MaxCount].
 //
-// In one case it is more than the dearest outcome: where a package has to share the bound with another price, both are
-// taken to have all of it.
-func Ceiling(b usage.Bounds, r *price.Row, before Position) (money.Amount, error) {
+// In two cases it is more than the dearest outcome: where a package has to share the bound with another price, both are
+// taken to have all of it; and where both work and tokens cost something, each is taken at its most.
+func Ceiling(b usage.Bounds, w usage.Work, r *price.Row, before Position) (money.Amount, error) {
 	for _, n := range [...]int64{b.Input, b.Output, b.Joint} {
 		if n < 0 || n > usage.MaxCount {
 			return money.Amount{}, fmt.Errorf("cannot bound the charge: %d tokens are not from 0 to 10^15", n)
 		}
 	}
+	work := int64(0)
 	if r.Has[usage.WorkMS] {
-		return money.Amount{}, fmt.Errorf("cannot bound the charge: price row %s has a price for %s, which has no bound yet", r.ID, usage.WorkMS)
+		if !w.Known() {
+			return money.Amount{}, notPriced(r, usage.WorkMS)
+		}
+		work = w.Most(b)
 	}
 	in, out := b.Input, b.Output
 	if b.Joint > 0 {
@@ -45,7 +49,7 @@ func Ceiling(b usage.Bounds, r *price.Row, before Position) (money.Amount, error
 		return money.Amount{}, err
 	}
 	if len(r.Forms) > 0 {
-		return money.Max(formed(r, in, out, b.Joint, before), r.Minimum), nil
+		return money.Max(formed(r, in, out, b.Joint, work, before), r.Minimum), nil
 	}
 	if b.Joint > 0 { // the charge grows evenly in both, so the dearer side is used up first
 		if inRate.Cmp(outRate) >= 0 {
@@ -57,6 +61,9 @@ func Ceiling(b usage.Bounds, r *price.Row, before Position) (money.Amount, error
 	sum := inRate.Times(in).Add(outRate.Times(out))
 	if r.Has[usage.Requests] {
 		sum = sum.Add(r.Rates[usage.Requests].Amount())
+	}
+	if work > 0 {
+		sum = sum.Add(r.Rates[usage.WorkMS].Times(work))
 	}
 	return money.Max(sum, r.Minimum), nil
 }
@@ -80,7 +87,7 @@ func dearest(leaves []usage.Meter, n int64, r *price.Row) (money.Rate, error) {
 
 // formed is the ceiling of a row with forms. Steps are not monotone: a longer prompt, or a later position, may cost less.
 // So each stretch of prompts that has one price of long contexts is tried by itself.
-func formed(r *price.Row, in, out, joint int64, before Position) (top money.Amount) {
+func formed(r *price.Row, in, out, joint, work int64, before Position) (top money.Amount) {
 	if joint == 0 {
 		joint = in + out
 	}
@@ -100,23 +107,23 @@ func formed(r *price.Row, in, out, joint int64, before Position) (top money.Amou
 	for _, end := range slices.Compact(ends) {
 		// A prompt of this stretch takes at least its least tokens off what both sides have.
 		p := problem{shares: sharesOf(r, end, before), in: end, out: min(out, joint-least), joint: joint}
-		top = money.Max(top, p.solve().Add(fee(r, end, before)))
+		top = money.Max(top, p.solve().Add(single(r, usage.Requests, 1, end, before)).Add(single(r, usage.WorkMS, work, end, before)))
 		least = end + 1
 	}
 	return top
 }
 
-// fee is the most that the request itself can cost with a prompt of so many tokens.
-func fee(r *price.Row, prompt int64, before Position) money.Amount {
-	i := formOf(r, usage.Requests)
+// single is the most that n units of a meter by itself can cost with a prompt of so many tokens.
+func single(r *price.Row, m usage.Meter, n, prompt int64, before Position) money.Amount {
+	i := formOf(r, m)
 	switch {
 	case i < 0:
-		return r.Rates[usage.Requests].Amount() // 0 where it has no price
+		return r.Rates[m].Times(n) // 0 where it has no price
 	case r.Forms[i].Kind == price.LongContext:
-		return r.Forms[i].Step(prompt).Rate.Amount()
+		return r.Forms[i].Step(prompt).Rate.Times(n)
 	}
 	s := share{form: &r.Forms[i], at: before.of(i)}
-	return s.most(1)
+	return s.most(n)
 }
 
 // share is one price of a row and the side of the request that it is for.

@@ -104,7 +104,7 @@ func TestCeilingOfForms(t *testing.T) {
 			}
 		}
 		want := dearestOutcome(t, b, prices, from)
-		if got, err := Ceiling(b, prices, from); err != nil || got != want {
+		if got, err := Ceiling(b, usage.Work{}, prices, from); err != nil || got != want {
 			t.Fatalf("case %d: Ceiling(%+v) from %v of %s = %s, %v, want %s", i, b, from, show(prices), got, err, want)
 		}
 	}
@@ -123,7 +123,7 @@ func TestCeilingOfPackages(t *testing.T) {
 			}
 		}
 		want := dearestOutcome(t, b, prices, from)
-		if got, err := Ceiling(b, prices, from); err != nil || got.Cmp(want) < 0 {
+		if got, err := Ceiling(b, usage.Work{}, prices, from); err != nil || got.Cmp(want) < 0 {
 			t.Fatalf("case %d: Ceiling(%+v) from %v of %s = %s, %v, below %s", i, b, from, show(prices), got, err, want)
 		}
 		alone := row(0, 0, 0, 0)
@@ -132,7 +132,7 @@ func TestCeilingOfPackages(t *testing.T) {
 		if alone.Forms[0].Counter == "" {
 			from[0] = 0
 		}
-		if got, err := Ceiling(b, alone, from); err != nil || got != dearestOutcome(t, b, alone, from) {
+		if got, err := Ceiling(b, usage.Work{}, alone, from); err != nil || got != dearestOutcome(t, b, alone, from) {
 			t.Fatalf("case %d: Ceiling(%+v) from %v of %s = %s, %v, want %s", i, b, from, show(alone), got, err, dearestOutcome(t, b, alone, from))
 		}
 	}
@@ -150,7 +150,7 @@ func show(r *price.Row) string {
 func TestCeilingDividesAtAStep(t *testing.T) {
 	r := row(0, 0, 3, 0)
 	r.Forms = []price.Form{{Kind: price.Graduated, Meters: 1, Counter: "c", Steps: []price.Step{{UpTo: 3, Rate: rateOf(1)}, {UpTo: 9, Rate: rateOf(5)}, {Rate: rateOf(1)}}}}
-	if got, err := Ceiling(usage.Bounds{Input: 8}, r, nil); err != nil || got != money.Units(6*5+2*3) {
+	if got, err := Ceiling(usage.Bounds{Input: 8}, usage.Work{}, r, nil); err != nil || got != money.Units(6*5+2*3) {
 		t.Errorf("Ceiling = %s, %v", got, err)
 	}
 }
@@ -273,7 +273,7 @@ func BenchmarkCeilingSteps(b *testing.B) {
 	b.ReportAllocs()
 	prices, at := stepped(), Position{9_999_000, 99_999_500}
 	for b.Loop() {
-		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, prices, at); err != nil {
+		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, usage.Work{}, prices, at); err != nil {
 			b.Fatal(err)
 		}
 	}

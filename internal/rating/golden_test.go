@@ -255,7 +255,7 @@ func (s *sheet) ceiling(name string, args []string) error {
 	}); err != nil {
 		return err
 	}
-	most, err := Ceiling(b, &row, s.position(&row))
+	most, err := Ceiling(b, usage.Work{}, &row, s.position(&row))
 	s.set(name, most)
 	return err
 }

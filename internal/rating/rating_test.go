@@ -130,7 +130,7 @@ func TestCeiling(t *testing.T) {
 		"negative joint":           {usage.Bounds{Input: 1, Joint: -1}, tokens, ""},
 		"beyond any count":         {usage.Bounds{Output: most + 1}, tokens, ""},
 	} {
-		got, err := Ceiling(c.bounds, c.row, nil)
+		got, err := Ceiling(c.bounds, usage.Work{}, c.row, nil)
 		femto, _ := got.Int64()
 		if (err != nil) != (c.want == "") || err == nil && money.Units(femto) != got || err == nil && strconv.FormatInt(femto, 10) != c.want {
 			t.Errorf("%s: Ceiling(%+v) = %d femto-units, %v, want %s", name, c.bounds, femto, err, c.want)
@@ -168,7 +168,7 @@ func TestCeilingIsTheDearestOutcome(t *testing.T) {
 			top = money.Max(top, charge)
 		})
 		top = money.Max(top, prices.Minimum) // held even where the box has no outcome that is billed
-		if got, err := Ceiling(b, prices, nil); err != nil || got != top {
+		if got, err := Ceiling(b, usage.Work{}, prices, nil); err != nil || got != top {
 			t.Fatalf("Ceiling(%+v) of %+v = %s, %v, want %s", b, prices, got, err, top)
 		}
 	}
@@ -206,7 +206,7 @@ func checkLaw(t *testing.T, b usage.Bounds, share [5]uint64, prices *price.Row) 
 		c.Set(usage.Meter(m), int64(n))
 	}
 	_, charge, err := Rate(nil, c, prices, nil)
-	most, cerr := Ceiling(b, prices, nil)
+	most, cerr := Ceiling(b, usage.Work{}, prices, nil)
 	if err != nil || cerr != nil || charge.Cmp(most) > 0 {
 		t.Fatalf("%v cost %s, above the ceiling %s of %+v (%v, %v)", c, charge, most, b, err, cerr)
 	}
@@ -239,7 +239,7 @@ func TestNoAllocations(t *testing.T) {
 		if _, _, err := Rate(dst, c, prices, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Ceiling(usage.Bounds{Input: 9, Output: 9, Joint: 9}, prices, nil); err != nil {
+		if _, err := Ceiling(usage.Bounds{Input: 9, Output: 9, Joint: 9}, usage.Work{}, prices, nil); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -262,7 +262,7 @@ func BenchmarkCeiling(b *testing.B) {
 	b.ReportAllocs()
 	prices := row(1, 150_000_000, 75_000_000, 150_000_000, 600_000_000, 600_000_000)
 	for b.Loop() {
-		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, prices, nil); err != nil {
+		if _, err := Ceiling(usage.Bounds{Input: 1500, Output: 4096, Joint: 5000}, usage.Work{}, prices, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

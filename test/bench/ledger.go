@@ -61,7 +61,7 @@ func (b *books) fill(hot bool) error {
 		}
 		b.row.Rates[m], b.row.Has[m] = rate, true
 	}
-	if b.money, err = rating.Ceiling(b.bounds, b.row, nil); err != nil {
+	if b.money, err = rating.Ceiling(b.bounds, usage.Work{}, b.row, nil); err != nil {
 		return err
 	}
 	if err := b.open(); err != nil {

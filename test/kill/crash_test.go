@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"testing"
 
@@ -78,6 +79,9 @@ func (c *crashed) byRule() string {
 	return "void"
 }
 
+// finished is a request whose answer is long enough for checkpoints.
+const finished = "[[p=32 c=200 delay=0s]]"
+
 // points is the table of crash points. A point without a name is not in the program: stop says when to kill it.
 var points = []struct {
 	row   string // of the faults, and what happens
@@ -114,8 +118,8 @@ var points = []struct {
 		}
 		c.resolved(c.byRule(), 64, 200)
 	}},
-	{row: "F007 settlement on disk, nobody told", point: crash.SettlementDurable, text: "[[p=32 c=200 delay=0s]]", then: settled},
-	{row: "F007 settled, no end of the answer", point: crash.Settled, text: "[[p=32 c=200 delay=0s]]", then: settled},
+	{row: "F007 settlement on disk, nobody told", point: crash.SettlementDurable, text: finished, then: settled},
+	{row: "F007 settled, no end of the answer", point: crash.Settled, text: finished, then: settled},
 	{row: "F014 one engine failed, the next not asked", point: crash.AttemptFailed, fail: true, then: func(c *crashed) {
 		if c.seen.Status != 0 || len(c.made) != 1 || c.made[0].Outcome != sim.Faulted {
 			c.t.Errorf("client %+v, engines %+v", c.seen, c.made)
@@ -124,13 +128,17 @@ var points = []struct {
 	}},
 }
 
-// settled: the client has no end, and all that was made is posted.
+// settled: the client has no end, and all that was made is posted. Whoever sends it again under its key is told so, and no
+// engine is asked.
 func settled(c *crashed) {
 	if c.seen.Done {
 		c.t.Errorf("its client saw the end: %+v", c.seen)
 	}
 	if r := c.record; r == nil || r.Status != "posted" || r.Outcome != "completed" || r.Usage.Output != 200 || r.Charge != "0.000832" {
 		c.t.Errorf("record %+v; want 32 in and 200 out for 0.000832", r)
+	}
+	if again := c.ask(c.after, finished); again.Status != http.StatusConflict || len(c.w.factory.Book()) != 1 {
+		c.t.Errorf("sent again: %+v; engines %+v", again, c.w.factory.Book())
 	}
 }
 

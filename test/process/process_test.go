@@ -214,6 +214,44 @@ func TestLittleMemory(t *testing.T) {
 	}
 }
 
+// F012: a control group with a limit on memory. The program reads the limit, refuses before it is reached, and is not killed.
+func TestControlGroup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute")
+	}
+	group := fmt.Sprintf("/sys/fs/cgroup/memory/talea-test-%d", os.Getpid())
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("NOT TESTED: a limit of a control group, which cannot be made here: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(group) }) // after the program has ended
+	if err := os.WriteFile(group+"/memory.limit_in_bytes", []byte("110M"), 0); err != nil {
+		t.Skipf("NOT TESTED: a limit of a control group, which cannot be set here: %v", err)
+	}
+	s := start(t, "echo $$ > "+group+"/cgroup.procs")
+	large, refused := strings.Repeat("and so on ", 40_000), 0
+	for range 4 {
+		count := crowd(s, 150, func(int) *rig.Ask {
+			a := ask(rig.Stream, "c=60 delay=10ms")
+			a.Text += large
+			return a
+		})
+		t.Logf("answers by status: %v", count)
+		if refused += count[503]; count[0] > 0 {
+			t.Errorf("%d were not answered", count[0])
+		}
+	}
+	if refused == 0 {
+		t.Error("nobody was refused: there was memory enough")
+	}
+	peak(t, s.Pid())
+	eventually(t, s, "served again, and nothing held", func() bool {
+		return crowd(s, 1, func(int) *rig.Ask { return ask(rig.Plain, "c=5") })[-200] == 1 && holds(t, s) == 0
+	})
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // peak is the most that was resident, in KiB.
 func peak(t *testing.T, pid int) (kib int) {
 	t.Helper()

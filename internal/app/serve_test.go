@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -516,5 +517,23 @@ func TestTLS(t *testing.T) {
 	}
 	if !strings.HasPrefix(r.admin, "http://127.0.0.1:") {
 		t.Errorf("admin port at %s", r.admin)
+	}
+}
+
+// F075: headers that do not come to an end in ten seconds end the connection.
+func TestSlowHeaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
+	r := newRig(t).mustStart()
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.tenants, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+	c.SetReadDeadline(time.Now().Add(2 * time.Minute))
+	if b, err := io.ReadAll(c); err != nil {
+		t.Errorf("the connection goes on: %q, %v", b, err)
 	}
 }

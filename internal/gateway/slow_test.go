@@ -1,11 +1,14 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,5 +69,72 @@ func TestSlowReader(t *testing.T) {
 	rec, _, err := r.ledger.Record(r.holds()[0])
 	if err != nil || rec.Outcome != usage.ClientGone || rec.Status != usage.Posted || rec.Billed.Output() == 0 || rec.Billed.Output()*4096 > sent.Load() {
 		t.Errorf("%+v, %v", rec, err)
+	}
+}
+
+// F077: a client that does not care for the end of a stream and keeps its connection has been settled by then, and asks again
+// on it.
+func TestEndIsIgnored(t *testing.T) {
+	r := newRig(t, setup{engines: []string{newEngine(t).URL()}})
+	body := say("p=32 c=20", `,"stream":true`)
+	c := r.dial(body)
+	in := bufio.NewReader(c)
+	for n := 1; n <= 2; n++ {
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(line, "data: [DONE]") {
+				break
+			}
+		}
+		if requests, _, output := r.totals(); requests != int64(n) || output != int64(20*n) || r.ledger.OpenHolds() != 0 {
+			t.Errorf("when [DONE] is here, %d requests with %d tokens are posted and %d held", requests, output, r.ledger.OpenHolds())
+		}
+		fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", secrets["env:GOOD"], len(body), body)
+	}
+}
+
+// F047: what an engine says after its client has left and its connection was cut is not heard: nothing is settled twice.
+func TestLateAnswer(t *testing.T) {
+	var late sync.WaitGroup
+	first := make(chan struct{})
+	url := serving(t, func(w http.ResponseWriter, req *http.Request) {
+		late.Add(1)
+		defer late.Done()
+		w.Header().Set("Content-Type", "text/event-stream")
+		chunk := func(n int, finish string) {
+			fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":%s}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":%d}}\n\n", finish, n)
+			w.(http.Flusher).Flush()
+		}
+		chunk(1, "null")
+		close(first)
+		<-req.Context().Done() // the gateway has cut it: a stubborn engine goes on
+		for n := 2; n < 200; n++ {
+			chunk(n, "null")
+		}
+		chunk(200, `"stop"`)
+		fmt.Fprint(w, "data: [DONE]\n\n")
+	})
+	r := newRig(t, setup{engines: []string{url}})
+	c := r.dial(say("", `,"stream":true,"max_tokens":300`))
+	<-first
+	for r.gw.Running() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.Close()
+	r.settled()
+	before, _, err := r.ledger.Record(r.holds()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Wait()
+	after, _, err := r.ledger.Record(r.holds()[0])
+	if err != nil || after.Outcome != usage.ClientGone || after.Billed.Output() > 1 || after.Charge != before.Charge || !after.Result.At.Equal(before.Result.At) {
+		t.Errorf("%+v, %v", after, err)
+	}
+	if requests, _, output := r.totals(); requests > 1 || output > 1 {
+		t.Errorf("%d requests with %d tokens are posted", requests, output)
 	}
 }

@@ -2,9 +2,9 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 
 	"talea/internal/ledger"
-	"talea/internal/quota"
 )
 
 // maxDegrades bounds how often a request is sent to another offering.
@@ -18,15 +18,22 @@ func (x *exchange) afford() error {
 		return nil
 	}
 	asked := x.offer.Model.Name
-	var by *quota.Limit
-	tried := make([]string, 0, maxDegrades+1)
+	tried := make([]string, 0, maxDegrades)
 	for len(tried) < maxDegrades {
 		var short *ledger.Short
 		if !errors.As(err, &short) || short.Degrade == nil {
 			return err
 		}
 		tried = append(tried, x.offer.Model.Name)
-		if by = short.Degrade; !x.degrade(by.DegradeTo, asked, tried) {
+		by := short.Degrade
+		if slices.Contains(tried, by.DegradeTo) || !x.degrade(by.DegradeTo) {
+			return err
+		}
+		x.leave() // the slot of the model that it does not use
+		if err := x.enter(); err != nil {
+			return err
+		}
+		if err := x.price(); err != nil { // anew: it may have waited for a slot
 			return err
 		}
 		if err = x.holdIt(); err == nil {
@@ -41,22 +48,13 @@ func (x *exchange) afford() error {
 
 // degrade makes the request one for another offering. It reports whether it could: where the key may not use that one, or
 // the request does not suit it, everything is as it was.
-func (x *exchange) degrade(to, asked string, tried []string) bool {
-	for _, model := range tried {
-		if model == to {
-			return false
-		}
-	}
-	offer, err := x.key.Degraded(asked, to)
-	if err != nil {
-		return false
-	}
-	before, row, bounds, money := x.offer, x.row, x.bounds, x.money
-	x.offer = offer.At(x.asOf)
-	if x.admit() == nil && x.price() == nil {
+func (x *exchange) degrade(to string) bool {
+	was, before, row, bounds, money := x.degradedTo, x.offer, x.row, x.bounds, x.money
+	x.degradedTo = to
+	if x.resolve() == nil && x.price() == nil {
 		return true
 	}
-	x.offer, x.row, x.bounds, x.money = before, row, bounds, money
+	x.degradedTo, x.offer, x.row, x.bounds, x.money = was, before, row, bounds, money
 	x.admit() // it passed before; what it reads of the body depends on the engines
 	return false
 }

@@ -2,7 +2,10 @@ package gateway_test
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"talea/internal/usage"
@@ -10,7 +13,11 @@ import (
 
 // degradeRig has a model big, at 10 times the price of cheap, and the limits of the project.
 func degradeRig(t *testing.T, limits string) *rig {
-	r := newRig(t, setup{engines: []string{newEngine(t).URL()}, prices: `  - {model: m, meter: input, price: "1.00"}
+	return degradeRigOn(t, newEngine(t).URL(), limits)
+}
+
+func degradeRigOn(t *testing.T, engine, limits string) *rig {
+	r := newRig(t, setup{engines: []string{engine}, prices: `  - {model: m, meter: input, price: "1.00"}
   - {model: m, meter: output, price: "4.00"}
   - {model: big, meter: input, price: "10.00"}
   - {model: big, meter: output, price: "40.00"}
@@ -18,7 +25,7 @@ func degradeRig(t *testing.T, limits string) *rig {
   - {model: cheap, meter: output, price: "4.00"}
 `})
 	r.apply(`models:
-- {name: big, served_as: m, engines: [e0], parameters: 70e9, context_tokens: 131072, max_output_tokens: 4096, default_max_output_tokens: 1000}
+- {name: big, served_as: m, engines: [e0], parameters: 70e9, context_tokens: 131072, max_output_tokens: 4096, default_max_output_tokens: 1000, max_concurrent: 1}
 - {name: cheap, served_as: m, engines: [e0], parameters: 8e9, context_tokens: 131072, max_output_tokens: 4096, default_max_output_tokens: 1000}
 - {name: odd, served_as: m, engines: [e0], parameters: 8e9, context_tokens: 131072}
 `)
@@ -141,5 +148,39 @@ func TestDegradedWithAKey(t *testing.T) {
 	}
 	if p := r.chat("FAR", askBig("")); p.header.Get("X-Model-Served") != "big" {
 		t.Errorf("the other key: %d, served %s", p.status, p.header.Get("X-Model-Served"))
+	}
+}
+
+// TestDegradedLeavesItsSlot: who is served by the cheaper offering takes none of the dear one's few slots.
+func TestDegradedLeavesItsSlot(t *testing.T) {
+	var there atomic.Int64
+	one, both := make(chan struct{}), make(chan struct{})
+	url := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if there.Add(1) == 1 {
+			close(one)
+		} else {
+			close(both)
+		}
+		select {
+		case <-both: // both are being served at once
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`)
+	})
+	r := degradeRigOn(t, url, `  - {measure: money, window: month, amount: "0", model: big, action: {degrade: cheap}}
+`)
+	served := make(chan string, 2)
+	for _, key := range []string{"OWN", "GOOD"} { // the degraded one first: it waits for a slot of what it asked for like others
+		go func() {
+			p := r.chat(key, askBig(`,"max_tokens":10`))
+			served <- fmt.Sprint(key, " ", p.status, " ", p.header.Get("X-Model-Served"))
+		}()
+		<-one
+	}
+	got := []string{<-served, <-served}
+	slices.Sort(got)
+	if want := []string{"GOOD 200 big", "OWN 200 cheap"}; !slices.Equal(got, want) {
+		t.Errorf("served %q, want %q", got, want)
 	}
 }

@@ -40,6 +40,7 @@ type exchange struct {
 	started          time.Time
 	asOf             time.Time // of the offering and its price: later than started where it has waited for a slot
 	slot             *line     // that it has taken; nil for none
+	degradedTo       string    // the model that is used instead of the one that was asked for; "" for none
 	ctx              context.Context
 	cancel           context.CancelCauseFunc
 	snap             *world.Snapshot
@@ -325,6 +326,9 @@ func readAll(b []byte, r io.Reader, size, most int64, before func(int64) error) 
 // resolve finds the offering, and checks every member of the body against the tables of its engines.
 func (x *exchange) resolve() error {
 	offer, err := x.key.Offer(x.req.model)
+	if x.degradedTo != "" {
+		offer, err = x.key.Degraded(x.req.model, x.degradedTo)
+	}
 	if err != nil {
 		return offerRefusal(x.req.model, err)
 	}

@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"talea/internal/export"
 	"talea/internal/gateway"
 	"talea/internal/ledger"
 	"talea/internal/resource"
@@ -40,7 +41,8 @@ type Options struct {
 	Store   ledger.Reader // what `ledger check` reads
 	Secrets world.Secrets
 	Gateway *gateway.Gateway
-	Token   [32]byte // SHA-256 of the admin token
+	Export  *export.Files // nil: there is none
+	Token   [32]byte      // SHA-256 of the admin token
 	Clock   ledger.Clock
 	Version string // of the program
 	Log     *slog.Logger

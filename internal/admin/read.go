@@ -90,6 +90,9 @@ func (s *Server) metrics(r *http.Request) (any, error) {
 	} {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
 	}
+	if s.Export != nil {
+		fmt.Fprintf(&b, "# HELP talea_export_lag_entries Entries of the log that the export of charging records has not got to.\n# TYPE talea_export_lag_entries gauge\ntalea_export_lag_entries %d\n", s.Export.Lag())
+	}
 	b.WriteString("# HELP talea_refusals_total Requests refused, by reason.\n# TYPE talea_refusals_total counter\n")
 	for _, no := range st.Refusals {
 		fmt.Fprintf(&b, "talea_refusals_total{reason=%q} %d\n", no.Reason, no.Count)

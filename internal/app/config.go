@@ -29,11 +29,12 @@ type Config struct {
 	Retention        time.Duration // of idempotency keys
 	DiskPatience     time.Duration
 	Witness          string // "": beside the data directory
+	Export           string // directory for files of charging records; "": none
 	AcceptRollback   string // two names, with a comma between them
 }
 
 // settings are the names of all settings, as flags have them.
-var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention", "disk-patience", "witness"}
+var settings = []string{"listen", "admin", "admin-allow-remote", "data", "resources", "trust-clock", "tls-cert", "tls-key", "grace", "idempotency-retention", "disk-patience", "witness", "export"}
 
 // fileConfig is talea.yaml: a resource file with one section, "server", of one item.
 type fileConfig struct {
@@ -50,6 +51,7 @@ type fileConfig struct {
 	Retention        *time.Duration `yaml:"idempotency_retention"`
 	DiskPatience     *time.Duration `yaml:"disk_patience"`
 	Witness          *string        `yaml:"witness"`
+	Export           *string        `yaml:"export"`
 }
 
 // configFlag is the flag that names the file of settings; it is no setting itself.
@@ -74,6 +76,7 @@ func (c *Config) flags(cmd *cobra.Command) {
 	f.DurationVar(&c.Retention, "idempotency-retention", 24*time.Hour, "how long an Idempotency-Key is taken by a request that was charged; at least 24h")
 	f.DurationVar(&c.DiskPatience, "disk-patience", 2*time.Second, "how long the disk may take to make something durable before new requests are refused; 0 is any time")
 	f.StringVar(&c.Witness, "witness", "", "file that knows where the logs stood, so that an old or empty ledger is refused (default: the data directory's name with .witness)")
+	f.StringVar(&c.Export, "export", "", "directory for files of charging records, written as requests are settled (default: none)")
 	f.StringVar(&c.AcceptRollback, rollbackFlag, "", "start with a ledger that is older than its witness; NAME,NAME are two people, and become part of the log")
 	f.String(configFlag, "", "file of settings (default "+defaultConfig+" where there is one)")
 }
@@ -183,7 +186,7 @@ func readSettings(file string) (map[string][]string, error) {
 // texts are the settings that the file has, by the names of their flags; paths are relative to the file's directory.
 func (f *fileConfig) texts(dir string) map[string][]string {
 	out := map[string][]string{"resources": slices.Clone(f.Resources)}
-	for name, v := range map[string]*string{"listen": f.Listen, "admin": f.Admin, "data": f.Data, "tls-cert": f.TLSCert, "tls-key": f.TLSKey, "witness": f.Witness} {
+	for name, v := range map[string]*string{"listen": f.Listen, "admin": f.Admin, "data": f.Data, "tls-cert": f.TLSCert, "tls-key": f.TLSKey, "witness": f.Witness, "export": f.Export} {
 		if v != nil {
 			out[name] = []string{*v}
 		}
@@ -198,7 +201,7 @@ func (f *fileConfig) texts(dir string) map[string][]string {
 			out[name] = []string{v.String()}
 		}
 	}
-	for _, name := range []string{"data", "resources", "tls-cert", "tls-key", "witness"} {
+	for _, name := range []string{"data", "resources", "tls-cert", "tls-key", "witness", "export"} {
 		for i, path := range out[name] {
 			if !filepath.IsAbs(path) {
 				out[name][i] = filepath.Join(dir, path)

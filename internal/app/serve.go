@@ -17,6 +17,7 @@ import (
 
 	"talea/internal/admin"
 	"talea/internal/cli"
+	"talea/internal/export"
 	"talea/internal/fleet"
 	"talea/internal/gateway"
 	"talea/internal/identity"
@@ -75,6 +76,8 @@ type server struct {
 	hasher             *identity.Hasher
 	watch              *fleet.Watch
 	tape               *tape.Tape
+	export             *export.Files // nil: none is wanted
+	quiet              func()        // ends what runs in the background, before the ledger closes
 	gateway            *gateway.Gateway
 	admin              *admin.Server
 	made               string     // admin token
@@ -221,8 +224,11 @@ func (s *server) openPorts(context.Context) error {
 		World: s.world, Ledger: s.ledger, Hasher: s.hasher, Clock: s.Clock, Node: int64(s.ledger.Recovered().Epoch), Log: s.Log,
 		Tape: s.tape,
 	})
+	if s.Export != "" {
+		s.export = export.New(export.Options{Dir: s.Export, Ledger: s.ledger, Clock: s.Clock, Log: s.Log})
+	}
 	s.admin = admin.New(admin.Options{
-		World: s.world, Ledger: s.ledger, Store: s.store, Secrets: s.hasher, Gateway: s.gateway,
+		World: s.world, Ledger: s.ledger, Store: s.store, Secrets: s.hasher, Gateway: s.gateway, Export: s.export,
 		Token: token, Clock: s.Clock, Version: s.Version, Log: s.Log,
 	})
 	for _, handler := range []http.Handler{s.gateway, s.admin} {
@@ -241,10 +247,7 @@ func (s *server) run(ctx context.Context) error {
 	for i, l := range []net.Listener{s.tenants, s.operators} {
 		go func() { failed <- s.ports[i].Serve(l) }()
 	}
-	defer s.follow(ctx)()
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	go s.watchMemory(watching)
+	s.background(ctx)
 	s.Host.Ready(Ready{Tenants: address(s.tenants, s.cert != nil), Admin: s.adminURL(), Token: s.made})
 	day, look := time.NewTicker(24*time.Hour), time.NewTicker(witnessPause)
 	defer day.Stop()
@@ -273,28 +276,6 @@ func (s *server) run(ctx context.Context) error {
 	}
 }
 
-// follow lets prices follow the load until ctx ends. What it returns waits for that, so that the ledger is still open.
-func (s *server) follow(ctx context.Context) (wait func()) {
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		every := time.NewTicker(tape.Every)
-		defer every.Stop()
-		for {
-			if err := s.tape.Tick(ctx); err != nil && ctx.Err() == nil {
-				s.Log.Error("prices do not follow the load: they are as listed until this is mended", "error", err)
-			}
-			select {
-			case <-every.C:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { stop(); <-ended; s.watch.Close() }
-}
-
 // drain refuses what is new, lets running requests end within the grace, and aborts the rest.
 func (s *server) drain() error {
 	s.gateway.Drain()
@@ -305,6 +286,7 @@ func (s *server) drain() error {
 		s.idle(lastPatience)
 	}
 	s.shut(lastPatience)
+	s.quiet()
 	holds := s.ledger.OpenHolds()
 	s.goOnWitnessing()
 	if err := s.ledger.Close(); err != nil {
@@ -346,6 +328,9 @@ func (s *server) shut(patience time.Duration) {
 
 // close lets go of whatever was opened; most of it is closed already after an orderly end.
 func (s *server) close() {
+	if s.quiet != nil {
+		s.quiet()
+	}
 	for _, port := range s.ports {
 		port.Close()
 	}

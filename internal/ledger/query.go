@@ -109,51 +109,6 @@ type TouchedLimit struct {
 	Held   amount
 }
 
-// Record reads the record of one request from the log. It returns nil and no error where the log has none.
-func (l *Ledger) Record(id usage.ID) (*usage.Record, []TouchedLimit, error) {
-	var r *usage.Record
-	err := l.store.ByRequest(id, func(row EntryRow) error {
-		h, d, err := open(row.Body)
-		if err != nil {
-			return err
-		}
-		switch h.Kind {
-		case KindHold:
-			r, err = l.readRecord(h, d)
-			if err != nil {
-				return err
-			}
-		case KindExtend:
-			if r != nil {
-				more, cost := d.bounds(), d.amount()
-				x := Hold{Record: *r}
-				x.extend(more, cost)
-				*r = x.Record
-				for i, t := range d.touched() {
-					r.Touched[i].Held = r.Touched[i].Held.Add(t.Held)
-				}
-			}
-		case KindSettle, KindVoid:
-			if r != nil {
-				readResult(d, r)
-				r.Result.At = h.At
-				r.Status = usage.Posted
-				if h.Kind == KindVoid {
-					r.Status = usage.Void
-				}
-			}
-		}
-		return d.err
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the record of request %d: %w", id, err)
-	}
-	if r == nil {
-		return nil, nil, nil
-	}
-	return r, l.touchedLimits(r), nil
-}
-
 func (l *Ledger) readRecord(head header, d *decoder) (*usage.Record, error) {
 	h, touched := readHold(d)
 	if d.err != nil {

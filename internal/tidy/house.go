@@ -55,7 +55,7 @@ var talea = house{
 		// What is kept: the log, the engines' state, the snapshot of the world, the stores.
 		{"keepers", false, []string{"crash", "ledger", "engine", "meter", "fleet", "world", "identity", "tape", "store/sqlite", "store/storetest"}},
 		// Where bytes come in and go out.
-		{"edges", false, []string{"gateway", "admin", "sim", "cli"}},
+		{"edges", false, []string{"export", "gateway", "admin", "sim", "cli"}},
 		// The program, put together by hand, and the look at all of it.
 		{"whole", false, []string{"app", "tidy"}},
 	},

@@ -51,7 +51,7 @@ var faults = []section{
 	}},
 	{"Disk", []row{
 		{"F015", "no space for the ledger", true},
-		{"F016", "no space for exports, of which there are none yet", false},
+		{"F016", "no space for exports", true},
 		{"F017", "a sync fails once, and then says that all is well", true},
 		{"F018", "syncs of half a second", true},
 		{"F019", "a sync that hangs for half a minute", true},

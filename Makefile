@@ -1,5 +1,5 @@
 # What a person runs by hand. `make check` is what CI runs.
-.PHONY: build test race lint fuzz bench kill sim soak realengine picture check
+.PHONY: build test race lint fuzz bench kill sim bugs soak realengine picture check
 
 build: ## bin/talea
 	go build -trimpath -o bin/talea ./cmd/talea
@@ -23,6 +23,10 @@ bench: ## CPU, latency, memory and bytes per request, against a bare reverse pro
 sim: ## SIM (default 10000) histories of the whole gateway in simulated time; the counts go to docs/proof/sim.txt
 	@mkdir -p docs/proof
 	go test ./test/histories -run TestHistories -timeout 0 -histories $(or $(SIM),10000) -first $(or $(FIRST),1) -twice 50 -report $(CURDIR)/docs/proof/sim.txt
+
+bugs: ## known bugs planted one at a time, each of which the tests must find; the list goes to docs/proof/bugs.txt
+	@mkdir -p docs/proof
+	go test ./test/bugs -timeout 0 -plant -report $(CURDIR)/docs/proof/bugs.txt
 
 kill: ## KILLS (default 200) times kill -9 of the real program under load, judged from outside; counts to docs/proof/kill.txt
 	go test -count=1 -timeout 60m -v ./test/kill -run TestKill -kills $(or $(KILLS),200) -report $(CURDIR)/docs/proof/kill.txt

@@ -173,7 +173,11 @@ func (h *history) did(what string) {
 func (h *history) apart(d time.Duration) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at := time.Now().Add(d)
+	now := time.Now()
+	if len(h.instants) > 1<<14 {
+		maps.DeleteFunc(h.instants, func(at time.Time, _ bool) bool { return at.Before(now) })
+	}
+	at := now.Add(d)
 	for h.instants[at] {
 		at = at.Add(time.Nanosecond)
 	}
@@ -338,6 +342,7 @@ func (h *history) restart() string {
 }
 
 func (h *history) changeLimits() string {
+	h.disk.setFull(false, false) // a change of the world waits for room, for as long as it takes: somebody makes some
 	var said []string
 	for range 1 + h.rng.IntN(2) {
 		l := limitKeys[h.rng.IntN(len(limitKeys))]

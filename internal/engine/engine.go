@@ -68,7 +68,10 @@ type Dialect struct {
 	// client used is what it knows of its engine, and goes before BoundMember.
 	BoundAsAsked bool
 
-	TokenizePath string // route that counts tokens without generating, "" where there is none
+	// TokenizePath is the route that counts the tokens of a prompt without generating, "" where there is none. It takes
+	// conversations itself, or else the text that the route TemplatePath makes of them.
+	TokenizePath, TemplatePath string
+
 	SaltMember   string // request member that separates the prefix caches of tenants, "" where there is none
 	TimingMember string // member of answers with the times of the request, "" where there is none
 

@@ -11,6 +11,7 @@ var llamacpp = Dialect{
 	FinalOnFinish: true,
 	ClosesStreams: true,
 	TokenizePath:  "/tokenize",
+	TemplatePath:  "/apply-template",
 	TimingMember:  "timings",
 	boundMember:   [numEndpoints]string{Chat: "max_tokens", Completions: "max_tokens"},
 	usage: []field{

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"talea/internal/usage"
@@ -12,6 +13,7 @@ import (
 type experience struct {
 	answers atomic.Int64 // how many were counted
 	lengths [64]atomic.Int64
+	proofs  [3]sync.Map // by endpoint: *backend → *proof: is what it counts of a prompt what it says that it used
 }
 
 // note counts the length of an answer, in tokens.
@@ -42,6 +44,8 @@ func (g *Gateway) experience(model string) *experience {
 	return new(experience) // the model has been deleted meanwhile
 }
 
+func (x *exchange) experience() *experience { return x.g.experience(x.offer.Model.Name) }
+
 // followModels keeps what is known of the models that are still there.
 func (g *Gateway) followModels(s *world.Snapshot) {
 	next := map[string]*experience{}
@@ -59,7 +63,11 @@ func (g *Gateway) followModels(s *world.Snapshot) {
 // learn takes what a settled request teaches. An answer that the client's own maximum cut short says nothing of how long
 // answers are.
 func (x *exchange) learn(rec *usage.Record) {
+	x.compare(rec)
 	if rec.Outcome == usage.Completed && x.bounds.Output > 0 && (x.req.maxOutput == 0 || rec.Finish != "length") {
-		x.g.experience(x.offer.Model.Name).note(rec.Counts.Output() / x.answers())
+		x.experience().note(rec.Counts.Output() / x.answers())
+	}
+	if rec.Outcome == usage.Completed && rec.Source == usage.EngineFinal {
+		x.prove(rec.Counts.Input())
 	}
 }

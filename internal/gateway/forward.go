@@ -56,6 +56,9 @@ func (x *exchange) forward() error {
 	var speaks *engine.Dialect
 	for i := 0; i < len(order) && len(x.result.Attempts) < maxAttempts; i++ {
 		b := order[i]
+		if x.counted && !x.experience().counts(x.ep.kind, b) {
+			continue // its count of this prompt may be another
+		}
 		if allowed := x.allowed(b); b.dialect != speaks || allowed != x.forwarded {
 			if x.req.admit(b.dialect) != nil {
 				continue

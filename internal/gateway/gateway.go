@@ -96,6 +96,8 @@ type Gateway struct {
 	retries     retries
 	fleet       *fleet
 	slots       slots
+	counting    sync.Map                               // name of a key → chan struct{}: held while an engine counts for it
+	proofs      sync.WaitGroup                         // engines' counts that are being compared
 	experiences atomic.Pointer[map[string]*experience] // by model
 	rows        sync.Map                               // *world.Offer or tiered → *stepRow, for the current snapshot
 	pool        sync.Pool
@@ -151,7 +153,10 @@ func (g *Gateway) Running() int {
 }
 
 // Close lets idle connections to engines go. Call it after the last request.
-func (g *Gateway) Close() { g.fleet.close() }
+func (g *Gateway) Close() {
+	g.proofs.Wait()
+	g.fleet.close()
+}
 
 // Abort ends what still runs: each stream gets an error event and is settled.
 func (g *Gateway) Abort() { g.cut(errDraining, func(*exchange) bool { return true }) }

@@ -7,6 +7,7 @@ import (
 
 	"talea/internal/engine"
 	"talea/internal/ledger"
+	"talea/internal/quota"
 	"talea/internal/usage"
 )
 
@@ -18,7 +19,7 @@ const maxTries = 4
 func (x *exchange) holdIt() (err error) {
 	x.asks()
 	a := &x.ask
-	x.wanted = x.bounds.Output
+	x.wanted, x.inputBound, x.sharpened, x.counted = x.bounds.Output, x.bounds.Input, false, false
 	if x.bounds.Output > 0 && x.req.maxOutput == 0 {
 		x.unbounded()
 	}
@@ -65,8 +66,11 @@ func (x *exchange) unbounded() {
 const unknownLength = 256
 
 // less asks for less after a limit was short. It reports whether anything has changed.
-func (x *exchange) less(*ledger.Short) bool {
+func (x *exchange) less(short *ledger.Short) bool {
 	a := &x.ask
+	if short.Verdict == quota.Exhausted && x.sharpen(short) {
+		return true
+	}
 	was := a.Less
 	switch {
 	case x.bounds.Output == 0:

@@ -329,8 +329,20 @@ func newEngine(t *testing.T) *sim.Engine {
 
 func noSleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
-// serving starts an engine of one handler.
+// serving starts an engine of one handler, which does not count prompts.
 func serving(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	return servingAll(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/tokenize" || r.URL.Path == "/apply-template" {
+			http.NotFound(w, r)
+			return
+		}
+		h(w, r)
+	})
+}
+
+// servingAll starts an engine of one handler.
+func servingAll(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet { // what it serves: it does not say

@@ -51,6 +51,9 @@ type exchange struct {
 	row              *price.Row
 	position         rating.Position // where the row's counters stand
 	money            money.Amount
+	sharpened        bool  // an engine was asked for the prompt's tokens, if one could be
+	counted          bool  // and what is held of the input is what it said
+	inputBound       int64 // of the prompt, before that
 	wanted           int64 // output of all answers: what would have been held if all had room
 	forwarded        int64 // and what the engine was allowed
 	ask              ledger.Ask

@@ -77,6 +77,7 @@ var routes = []route{
 	{"GET", "/v1/keys", (*Server).keys},
 	{"POST", "/v1/keys", (*Server).createKey},
 	{"POST", "/v1/keys/revoke", (*Server).revokeKey},
+	{"POST", "/v1/models/release", (*Server).releaseModel},
 	{"GET", "/v1/usage", (*Server).usage},
 	{"GET", "/v1/limits", (*Server).limits},
 	{"GET", "/v1/notices", (*Server).notices},

@@ -176,6 +176,23 @@ func (s *Server) revokeKey(r *http.Request) (any, error) {
 	return nil, errors.New("the key is gone") // deleted since: revoked all the same
 }
 
+// ReleaseRequest asks for a model to be served again that is in quarantine.
+type ReleaseRequest struct {
+	Model string `json:"model"`
+}
+
+func (s *Server) releaseModel(r *http.Request) (any, error) {
+	var req ReleaseRequest
+	if err := decode(r, maxBody, &req); err != nil {
+		return nil, err
+	}
+	if err := s.World.Release(r.Context(), req.Model); err != nil {
+		return nil, asked(err, http.StatusNotFound, "unknown_model")
+	}
+	s.Log.Info("model released from quarantine", "model", req.Model)
+	return req, nil
+}
+
 // asked says an error of the world as a "no" to what was asked for, unless the store or the caller is at fault.
 func asked(err error, status int, code string) error {
 	if errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -30,7 +30,8 @@ type Status struct {
 	Broken          int64     `json:"broken"`
 	ClientGone      int64     `json:"client_gone"`
 	Refused         int64     `json:"refused"`
-	Refusals        []Refused `json:"refusals"` // by reason, none that was never said
+	Refusals        []Refused `json:"refusals"`   // by reason, none that was never said
+	OverBound       int64     `json:"over_bound"` // prompts that an engine counted above their bound
 	LeakedInput     int64     `json:"leaked_input_tokens"`
 	LeakedOutput    int64     `json:"leaked_output_tokens"` // what engines made above what was held: the operator's loss
 }
@@ -56,7 +57,7 @@ func (s *Server) statusNow() *Status {
 		OpenHolds: s.Ledger.OpenHolds(), Running: s.Gateway.Running(),
 		Requests: c.Requests.Load(), Completed: c.Completed.Load(), Broken: c.Broken.Load(),
 		ClientGone: c.ClientGone.Load(), Refused: c.Refused.Load(), Refusals: []Refused{},
-		LeakedInput: leak.Input, LeakedOutput: leak.Output,
+		OverBound: c.OverBound.Load(), LeakedInput: leak.Input, LeakedOutput: leak.Output,
 	}
 	for code, row := range refusal.Table {
 		if n := c.ByRefusal[code].Load(); n > 0 {
@@ -84,6 +85,7 @@ func (s *Server) metrics(r *http.Request) (any, error) {
 		{"talea_completed_total", "counter", "Requests whose answer ended as it should.", st.Completed},
 		{"talea_broken_total", "counter", "Answers that an engine or the gateway broke.", st.Broken},
 		{"talea_client_gone_total", "counter", "Requests whose client went away.", st.ClientGone},
+		{"talea_over_bound_total", "counter", "Prompts that an engine counted above their bound: each takes its model out of service.", st.OverBound},
 		{"talea_leaked_input_tokens_total", "counter", "Input tokens above what was held.", st.LeakedInput},
 		{"talea_notices_total", "counter", "Thresholds of limits that were reached.", s.Ledger.Noticed()},
 		{"talea_leaked_output_tokens_total", "counter", "Output tokens above what was held.", st.LeakedOutput},

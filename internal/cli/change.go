@@ -134,6 +134,28 @@ func (p *Program) key() *cobra.Command {
 	return cmd
 }
 
+func (p *Program) model() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "model", Short: "Put models back into service", Args: NoArgs,
+		Example: `  talea model release llama-8b`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "release NAME",
+		Short:   "Serve a model again that an engine's count above its bound had put into quarantine",
+		Example: `  talea model release llama-8b`,
+		Args:    oneArg("model"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := p.ask(cmd.Context(), http.MethodPost, "/v1/models/release", nil, admin.ReleaseRequest{Model: args[0]}); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(p.Stdout, "Model %s is served again.\n", args[0])
+			return err
+		},
+	})
+	return cmd
+}
+
 func (p *Program) keyCreate() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{

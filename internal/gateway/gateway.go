@@ -113,6 +113,7 @@ type Gateway struct {
 // Counters count what has been answered since the start.
 type Counters struct {
 	Requests, Completed, Refused, Broken, ClientGone atomic.Int64
+	OverBound                                        atomic.Int64     // prompts that an engine counted above their bound
 	ByRefusal                                        [64]atomic.Int64 // by refusal.Code
 }
 

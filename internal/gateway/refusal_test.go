@@ -40,6 +40,7 @@ var notReached = map[refusal.Code]string{
 	refusal.Internal:       "TestPanic",
 	refusal.RequestTimeout: "TestSlowBody",
 
+	refusal.ModelQuarantined:      "TestQuarantine",
 	refusal.IdempotencyInProgress: "TestConcurrentIdempotencyKey",
 	refusal.IdempotencyCompleted:  "TestIdempotencyKey",
 	refusal.IdempotencyMismatch:   "TestIdempotencyKey",

@@ -336,6 +336,9 @@ func (x *exchange) resolve() error {
 		return offerRefusal(x.req.model, err)
 	}
 	x.offer = offer.At(x.asOf)
+	if x.offer.Quarantined {
+		return refusal.At(refusal.ModelQuarantined, "model", "This model is out of service until its operator has looked at it: an engine counted more tokens than it can have. Nothing was charged.")
+	}
 	return x.admit()
 }
 

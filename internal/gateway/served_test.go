@@ -30,9 +30,11 @@ func newRestarting(t *testing.T, e *sim.Engine, root string) *restarting {
 			fmt.Fprintf(w, `{"object":"list","data":[{"id":"other","root":"o"},{"id":"m","object":"model","created":%d,"root":%q,"max_model_len":131072}]}`, starts.Add(1), *s.root.Load())
 			return
 		}
-		if req.URL.Path != "/tokenize" { // it counts the prompt once
-			s.asked.Add(1)
+		if req.URL.Path == "/tokenize" { // it does not count prompts
+			http.NotFound(w, req)
+			return
 		}
+		s.asked.Add(1)
 		forwardTo(t, e, w, req)
 	}))
 	t.Cleanup(s.Close)

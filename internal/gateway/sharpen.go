@@ -11,6 +11,7 @@ import (
 	"talea/internal/ledger"
 	"talea/internal/quota"
 	"talea/internal/usage"
+	"talea/internal/world"
 )
 
 // The bound of a prompt is several times what it needs. Where that makes a limit short, the engine's own count is asked
@@ -101,10 +102,26 @@ func (x *exchange) prove(used int64) {
 
 // compare looks at what an engine says that the prompt had, beside its bound.
 func (x *exchange) compare(rec *usage.Record) {
+	if rec.Counts.Input() > x.inputBound {
+		x.quarantine(rec)
+	}
 	if n := rec.Counts.Input(); n > x.bounds.Input && x.counted {
 		x.experience().disprove(x.ep.kind, x.answer.backend)
 		x.g.log.Error("alarm: an engine used more of a prompt than it had counted; its counts are not believed any more",
 			"request", x.id.String(), "engine", rec.Engine, "model", rec.Subject.Model, "counted", x.bounds.Input, "used", n)
+	}
+}
+
+// quarantine takes a model out of service of which an engine has counted more than its bound: what is held for it is no
+// longer the most that it can cost. What was above is the operator's loss.
+func (x *exchange) quarantine(rec *usage.Record) {
+	model, n := rec.Subject.Model, rec.Counts.Input()
+	x.g.counters.OverBound.Add(1)
+	x.g.log.Error("alarm: an engine counted more of a prompt than its bound; the model is out of service until it is released",
+		"request", x.id.String(), "engine", rec.Engine, "model", model, "bound", x.inputBound, "counted", n)
+	why := world.Quarantine{Engine: rec.Engine, Request: x.id.String(), Counted: n, Bound: x.inputBound, At: rec.Result.At}
+	if err := x.g.World.Quarantine(context.WithoutCancel(x.ctx), model, why); err != nil {
+		x.g.log.Error("cannot take the model out of service", "model", model, "error", err)
 	}
 }
 

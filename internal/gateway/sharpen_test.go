@@ -181,3 +181,16 @@ func TestSharpenedAndWrong(t *testing.T) {
 	}
 	check(t, r)
 }
+
+// TestWrongCountIsNoProof: an engine whose first count is not what it used is not believed: the next may be too low again.
+func TestWrongCountIsNoProof(t *testing.T) {
+	for _, used := range []int{31, 33} {
+		c := &counting{count: 32, used: used}
+		r := newRig(t, owned(servingAll(t, c.serve), `{measure: input_tokens, window: month, amount: "100"}`, ""))
+		r.chat("GOOD", say("", `,"max_tokens":1`))
+		if p := r.chat("OWN", say("", `,"max_tokens":1`)); p.status != 402 {
+			t.Errorf("counted 32, used %d, and believed: %d %s", used, p.status, c.asked())
+		}
+		check(t, r)
+	}
+}

@@ -52,6 +52,7 @@ const (
 	IdempotencyMismatch
 	MaxMultiplier
 	MaxCost
+	ModelQuarantined
 	numCodes
 )
 
@@ -98,6 +99,7 @@ var Table = [numCodes]Row{
 	MaxCost:              {Name: "max_cost", Status: 400, Code: "max_cost_exceeded", Type: "invalid_request_error"},
 	ClockUntrusted:       {Name: "clock_untrusted", Status: 503, Code: "ledger_unavailable", Type: "server_error", Retry: true},
 
+	ModelQuarantined:      {Name: "model_quarantined", Status: 503, Code: "model_quarantined", Type: "server_error", NoRetry: true},
 	IdempotencyInProgress: {Name: "idempotency_in_progress", Status: 409, Code: "idempotency_in_progress", Type: "invalid_request_error"},
 	IdempotencyCompleted:  {Name: "idempotency_completed", Status: 409, Code: "idempotency_completed", Type: "invalid_request_error", NoRetry: true},
 	IdempotencyMismatch:   {Name: "idempotency_mismatch", Status: 422, Code: "idempotency_mismatch", Type: "invalid_request_error", NoRetry: true},

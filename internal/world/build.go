@@ -20,10 +20,13 @@ func (d *draft) build(number int64) error {
 	d.plan.order()
 	d.snapshot = &Snapshot{
 		Number: number, byPath: map[account.Path]*Account{}, byID: map[account.ID]*Account{}, byHash: map[[32]byte]*Key{}, byPublic: map[string]*Key{},
-		engines: map[string]*catalog.Engine{}, models: map[string]*catalog.Model{}, bookVersion: map[string]*price.Book{},
+		engines: map[string]*catalog.Engine{}, models: map[string]*catalog.Model{}, bookVersion: map[string]*price.Book{}, quarantined: map[string]*Quarantine{},
 	}
 	d.buildEngines()
 	d.buildModels()
+	for _, it := range d.items.sorted(kindQuarantine) { // its model may be gone, and come again: then it still holds
+		d.snapshot.quarantined[it.Name] = it.value.(*Quarantine)
+	}
 	books := d.buildBooks()
 	for _, it := range d.items.sorted(kindAccount) {
 		d.buildAccount(it, books)

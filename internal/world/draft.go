@@ -85,10 +85,15 @@ func (d *draft) prune() {
 			if _, kept := d.at[ref]; kept || kind == kindVersion || old.ManagedBy != d.managedBy {
 				continue
 			}
-			d.items[ref] = &item{Object: ledger.Object{Kind: ref.Kind, Name: ref.Name, ID: old.ID, ManagedBy: old.ManagedBy}}
-			d.record(Change{Action: deleted, Kind: ref.Kind, Name: ref.Name})
+			d.remove(old)
 		}
 	}
+}
+
+// remove deletes an item.
+func (d *draft) remove(old *item) {
+	d.items[old.ref()] = &item{Object: ledger.Object{Kind: old.Kind, Name: old.Name, ID: old.ID, ManagedBy: old.ManagedBy}}
+	d.record(Change{Action: deleted, Kind: old.Kind, Name: old.Name})
 }
 
 // objects are what has changed, in the order of kinds and names.

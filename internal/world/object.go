@@ -26,9 +26,11 @@ const (
 	kindKey     = "key"
 	// kindVersion is one version of a price book, named by its hash. Versions stay for good, since records name them.
 	kindVersion = "price_version"
+	// kindQuarantine is a model that is not served until an operator releases it.
+	kindQuarantine = "quarantine"
 )
 
-var kinds = []string{kindEngine, kindModel, kindBook, kindAccount, kindKey, kindVersion}
+var kinds = []string{kindEngine, kindModel, kindBook, kindAccount, kindKey, kindVersion, kindQuarantine}
 
 // item is one object, read.
 type item struct {
@@ -179,6 +181,8 @@ func readObject(o ledger.Object) (*item, error) {
 		it.value = &accountBody{}
 	case kindKey:
 		it.value = &keyBody{}
+	case kindQuarantine:
+		it.value = &Quarantine{}
 	case kindVersion:
 		book, err := price.ParseCanonical(o.Body)
 		if err != nil {

@@ -79,6 +79,8 @@ type Offer struct {
 	Book    *price.Book
 	Query   price.Query // what of the book it is, at the standard tier
 	Account *Account
+	// Quarantined: it is not to be served until an operator has looked at it.
+	Quarantined bool
 
 	next *Offer // under the version that follows
 }
@@ -142,7 +144,7 @@ func (k *Key) offer(id, asked, name string) (*Offer, error) {
 	}
 	var first *Offer
 	for _, book := range slices.Backward(a.Books) {
-		first = &Offer{Subject: k.subject(asked, m, book), Model: m, Engines: engines, Book: book, Account: a, next: first}
+		first = &Offer{Subject: k.subject(asked, m, book), Model: m, Engines: engines, Book: book, Account: a, Quarantined: s.quarantined[m.Name] != nil, next: first}
 		first.Query = queryOf(m, engines[0])
 		first.Query.Organisation = string(a.Path.Organisation())
 		if book.ByPlace() { // the price is fixed before an engine is chosen: only engines at the place of the first have it
@@ -207,6 +209,7 @@ type Snapshot struct {
 	modelNames  []string      // in order
 	books       []*price.Book // by name, then time
 	bookVersion map[string]*price.Book
+	quarantined map[string]*Quarantine
 
 	mu sync.Mutex // guards the growing of keys' offers
 }

@@ -61,7 +61,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
 	holdPatience  = 5 * time.Second // how long a hold waits for running requests that are in its way
-	lastPatience  = 5 * time.Second // how long aborted requests may take to settle
+	lastPatience  = 15 * time.Second// how long aborted requests may take to settle
 )
 
 // server is everything that runs, in the order in which it was started.

@@ -324,15 +324,19 @@ func (x *exchange) finish(rec *usage.Record, err error) error {
 		return x.failure
 	}
 	cost := meter.Cost{Amount: rec.Charge.String(), Currency: rec.Subject.Currency}
+	told, other := &rec.Counts, (*usage.Counts)(nil)
+	if rec.Flags&usage.FlagOverBound != 0 && !rec.Billed.Empty() { // what is above the hold is not charged, and not told as used
+		told, other = &rec.Billed, &rec.Billed
+	}
 	switch {
 	case rec.Outcome == usage.ClientGone:
 		return errClientGone
 	case x.req.stream:
-		return x.finishStream(rec, cost)
+		return x.finishStream(rec, told, cost)
 	case x.answer.gather:
-		x.send = x.gathered.Body(x.send[:0], &rec.Counts, cost)
+		x.send = x.gathered.Body(x.send[:0], told, cost)
 	default:
-		x.send = meter.SpliceCost(x.send[:0], x.buf, cost)
+		x.send = meter.SpliceCost(x.send[:0], x.buf, other, cost)
 	}
 	h := x.w.Header()
 	h["Content-Type"] = contentJSON
@@ -349,7 +353,7 @@ func (x *exchange) finish(rec *usage.Record, err error) error {
 	return nil
 }
 
-func (x *exchange) finishStream(rec *usage.Record, cost meter.Cost) error {
+func (x *exchange) finishStream(rec *usage.Record, told *usage.Counts, cost meter.Cost) error {
 	x.patience(0)
 	if rec.Outcome == usage.Cut {
 		if _, err := x.w.Write(x.stream.Cut()); err != nil {
@@ -361,7 +365,7 @@ func (x *exchange) finishStream(rec *usage.Record, cost meter.Cost) error {
 		h[http.TrailerPrefix+"X-Cost"] = []string{cost.Amount}
 		h[http.TrailerPrefix+"X-Cost-Currency"] = []string{cost.Currency}
 	}
-	if _, err := x.w.Write(x.stream.Tail(&rec.Counts, cost)); err != nil {
+	if _, err := x.w.Write(x.stream.Tail(told, cost)); err != nil {
 		return errClientGone
 	}
 	return nil

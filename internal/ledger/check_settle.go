@@ -108,6 +108,9 @@ func (h *auditHold) tariff(x *auditResult, void bool) error {
 	case auditBroken:
 		rule = h.onFault
 	}
+	if rule == auditDelivered && x.delivered == 0 {
+		rule = auditNothing
+	}
 	owed := rule != auditNothing && x.metered.mask != 0 && x.flags&auditFlagNotRated == 0
 	switch {
 	case void != (x.billed.mask == 0):

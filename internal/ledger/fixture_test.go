@@ -196,7 +196,7 @@ func (r *rig) askAs(s *usage.Subject, chain []account.ID, in, out int64) *ledger
 		r.t.Fatal(err)
 	}
 	return &ledger.Ask{
-		Admission: usage.Admission{ID: r.minter.Mint(r.clock.Now()), Subject: s, Endpoint: "chat", Bounds: bounds, OnFault: r.onFail, OnDisconnect: r.onGone},
+		Admission: usage.Admission{ID: r.minter.Mint(r.clock.Now()), Subject: s, Endpoint: "chat", Stream: true, Bounds: bounds, OnFault: r.onFail, OnDisconnect: r.onGone},
 		Org:       chain[0], Chain: chain, Row: r.prices, Money: most,
 	}
 }

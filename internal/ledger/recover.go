@@ -331,8 +331,12 @@ func (l *Ledger) resolve(then func()) error {
 			if h == nil {
 				continue
 			}
+			delivered := h.mark.Output()
+			if !h.Stream {
+				delivered = 0 // of a whole answer nothing is sent before it is settled
+			}
 			l.post(h, &usage.Result{
-				Counts: h.mark, Source: usage.Checkpoint, Delivered: h.mark.Output(),
+				Counts: h.mark, Source: usage.Checkpoint, Delivered: delivered,
 				Outcome: usage.Broken, Fault: usage.Gateway, Flags: usage.FlagResolvedStart,
 			})
 			if h.Status == usage.Posted {

@@ -133,6 +133,9 @@ func (l *Ledger) billed(h *Hold) usage.Counts {
 	case usage.ChargeNothing:
 		return usage.Counts{}
 	case usage.ChargeDelivered:
+		if h.Delivered == 0 { // nothing came of it: its input is not owed either
+			return usage.Counts{}
+		}
 		clamp(&c, outputLeaves, h.Delivered)
 	}
 	if c.Empty() {

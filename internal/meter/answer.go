@@ -3,6 +3,7 @@ package meter
 import (
 	"talea/internal/engine"
 	"talea/internal/jsonscan"
+	"talea/internal/usage"
 )
 
 // Answer is what a whole answer says.
@@ -75,8 +76,9 @@ func readWholeChoices(array []byte, t *tally) int {
 	return n
 }
 
-// SpliceCost appends body to dst with the cost in its usage object; where it has none, body as it is.
-func SpliceCost(dst, body []byte, cost Cost) []byte {
+// SpliceCost appends body to dst with the cost in its usage object; where it has none, body as it is. Where billed is not
+// nil the engine's numbers are not what is charged: its usage is written anew from billed.
+func SpliceCost(dst, body []byte, billed *usage.Counts, cost Cost) []byte {
 	var place span
 	_ = jsonscan.Each(body, func(name []byte, kind jsonscan.Kind, v jsonscan.Span) bool {
 		if string(name) == "usage" && kind == jsonscan.Object {
@@ -88,6 +90,10 @@ func SpliceCost(dst, body []byte, cost Cost) []byte {
 		return append(dst, body...)
 	}
 	dst = append(dst, body[:place.from]...)
-	dst = appendWithCost(dst, body[place.from:place.to], cost)
+	if billed != nil {
+		dst = appendUsage(dst, billed, cost)
+	} else {
+		dst = appendWithCost(dst, body[place.from:place.to], cost)
+	}
 	return append(dst, body[place.to:]...)
 }

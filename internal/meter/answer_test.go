@@ -43,12 +43,12 @@ func TestSpliceCost(t *testing.T) {
 		{"none", `{"choices":[{"usage":{}}]}`, `{"choices":[{"usage":{}}]}`},
 		{"no JSON", `oops`, `oops`},
 	} {
-		if got := string(SpliceCost([]byte(">"), []byte(c.body), Cost{"0.1", "EUR"})); got != ">"+c.want {
+		if got := string(SpliceCost([]byte(">"), []byte(c.body), nil, Cost{"0.1", "EUR"})); got != ">"+c.want {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
 		}
 	}
 	const body = `{"usage":{ "a":1 }}`
-	if got := string(SpliceCost(nil, []byte(body), Cost{})); got != body {
+	if got := string(SpliceCost(nil, []byte(body), nil, Cost{})); got != body {
 		t.Errorf("no cost: %s", got)
 	}
 }
@@ -98,7 +98,7 @@ func FuzzReadAnswer(f *testing.F) {
 				t.Fatalf("%s: %d", name, out)
 			}
 		}
-		if got := SpliceCost(nil, body, Cost{}); string(got) != string(body) {
+		if got := SpliceCost(nil, body, nil, Cost{}); string(got) != string(body) {
 			t.Fatalf("a body without cost was changed: %q", got)
 		}
 	})

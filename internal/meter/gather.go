@@ -119,7 +119,7 @@ func (g *Gather) Body(dst []byte, billed *usage.Counts, cost Cost) []byte {
 		dst = append(dst, `,"object":"chat.completion"`...)
 	}
 	dst = append(dst, `,"usage":`...)
-	if g.usage != nil && g.s.told == 1 && g.s.flags == 0 {
+	if g.usage != nil && g.s.saysAll(billed) {
 		dst = appendWithCost(dst, g.usage, cost)
 	} else {
 		dst = appendUsage(dst, billed, cost)

@@ -80,12 +80,21 @@ func (s *Stream) appendUsageChunk(b []byte, billed *usage.Counts, cost Cost) []b
 		}
 	}
 	b = append(b, last[:s.lastUsage.from]...)
-	if s.told == 1 && s.flags == 0 {
+	if s.saysAll(billed) {
 		b = appendWithCost(b, last[s.lastUsage.from:s.lastUsage.to], cost)
 	} else {
 		b = appendUsage(b, billed, cost)
 	}
 	return append(b, last[s.lastUsage.to:]...)
+}
+
+// saysAll reports whether the engine's own usage, as it stands in the stream, is what is billed.
+func (s *Stream) saysAll(billed *usage.Counts) bool {
+	if s.told != 1 || s.flags != 0 {
+		return false
+	}
+	own := s.Report().Counts
+	return own.Input() == billed.Input() && own.Output() == billed.Output()
 }
 
 // Cut is a chunk that ends the unfinished choices of a stream whose hold is used up: finish reason "length" and a

@@ -100,7 +100,7 @@ func (g *generation) running(output int64) string {
 	case !g.q.StreamOptions.Running, g.fault == "nousage", g.fault == "nullusage":
 		return ""
 	case g.fault == "falls" && g.struck:
-		output = g.at / 2
+		output /= 2
 	}
 	return `,"usage":` + g.usage(output, min(output, g.thought), false)
 }

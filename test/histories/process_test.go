@@ -187,8 +187,8 @@ func (p *process) stop(grace time.Duration) {
 	p.gw.Drain()
 	p.idle(grace)
 	p.gw.Abort()
-	p.idle(5 * time.Second)
-	p.shut(5 * time.Second)
+	p.idle(15 * time.Second)
+	p.shut(15 * time.Second)
 	if n := p.ledger.OpenHolds(); n > 0 && p.ledger.Ready() == nil {
 		p.h.t.Errorf("F011: %d holds are left after an orderly end", n)
 	}

@@ -99,7 +99,7 @@ func TestKill(t *testing.T) {
 	}
 	text := sum.String()
 	t.Log("\n" + text)
-	if sum.acked == 0 || sum.refused == 0 || sum.hungUp == 0 || *kills > life && sum.resolved == 0 {
+	if sum.acked == 0 || *kills > life && (sum.refused == 0 || sum.hungUp == 0 || sum.resolved == 0) { // a few short lives may lack something
 		t.Error("the load has not had everything")
 	}
 	if *report != "" && !t.Failed() {

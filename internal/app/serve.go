@@ -60,8 +60,8 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
-	holdPatience  = 5 * time.Second // how long a hold waits for running requests that are in its way
-	lastPatience  = 15 * time.Second// how long aborted requests may take to settle
+	holdPatience  = 5 * time.Second  // how long a hold waits for running requests that are in its way
+	lastPatience  = 15 * time.Second // how long aborted requests may take to settle
 )
 
 // server is everything that runs, in the order in which it was started.
@@ -287,6 +287,8 @@ func (s *server) drain() error {
 	}
 	s.shut(lastPatience)
 	s.quiet()
+	// A hold that was given up while the disk was slow is released by the ledger once the disk has answered.
+	wait(lastPatience, func() bool { return s.ledger.OpenHolds() == 0 || s.ledger.Ready() != nil })
 	holds := s.ledger.OpenHolds()
 	s.goOnWitnessing()
 	if err := s.ledger.Close(); err != nil {
@@ -301,11 +303,16 @@ func (s *server) drain() error {
 
 // idle waits until no request runs, and reports whether that came about in time.
 func (s *server) idle(most time.Duration) bool {
+	return wait(most, func() bool { return s.gateway.Running() == 0 })
+}
+
+// wait waits until something is so, and reports whether that came about in time.
+func wait(most time.Duration, so func() bool) bool {
 	end := time.NewTimer(most)
 	defer end.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for s.gateway.Running() > 0 {
+	for !so() {
 		select {
 		case <-look.C:
 		case <-end.C:

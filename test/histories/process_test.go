@@ -189,6 +189,9 @@ func (p *process) stop(grace time.Duration) {
 	p.gw.Abort()
 	p.idle(15 * time.Second)
 	p.shut(15 * time.Second)
+	for end := time.Now().Add(15 * time.Second); p.ledger.OpenHolds() > 0 && p.ledger.Ready() == nil && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if n := p.ledger.OpenHolds(); n > 0 && p.ledger.Ready() == nil {
 		p.h.t.Errorf("F011: %d holds are left after an orderly end", n)
 	}

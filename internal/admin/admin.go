@@ -25,6 +25,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"talea/internal/export"
@@ -38,7 +39,7 @@ import (
 type Options struct {
 	World   *world.World
 	Ledger  *ledger.Ledger
-	Store   ledger.Reader // what `ledger check` reads
+	Store   Books // what `ledger check` and `rerate` read
 	Secrets world.Secrets
 	Gateway *gateway.Gateway
 	Export  *export.Files // nil: there is none
@@ -53,6 +54,9 @@ type Server struct {
 	Options
 	started  time.Time
 	checking sync.Mutex // held by the one check of the ledger that may run
+	rerating sync.Mutex // held by the one re-rating that may run
+
+	rerateDone, rerateTotal atomic.Int64 // entries, while one runs
 }
 
 // New makes a server.
@@ -83,6 +87,8 @@ var routes = []route{
 	{"GET", "/v1/notices", (*Server).notices},
 	{"GET", "/v1/requests/", (*Server).request},
 	{"POST", "/v1/ledger/check", (*Server).check},
+	{"POST", "/v1/rerate", (*Server).rerate},
+	{"GET", "/v1/rerate", (*Server).rerateProgress},
 	{"GET", "/metrics", (*Server).metrics},
 }
 

@@ -73,11 +73,11 @@ func (s *Server) usage(r *http.Request) (any, error) {
 	if a := snap.Account(top); a != nil {
 		org, zone = a.Chain[0].ID, zoneOf(snap, a.ID)
 	}
-	from, err := instant("from", q.Get("from"), zone, time.Unix(0, 0))
+	from, err := Instant("from", q.Get("from"), zone, time.Unix(0, 0))
 	if err != nil {
 		return nil, err
 	}
-	to, err := instant("to", q.Get("to"), zone, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+	to, err := Instant("to", q.Get("to"), zone, time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +110,8 @@ func columnsOf(text string) ([]string, error) {
 	return by, nil
 }
 
-// instant reads a time: RFC 3339, or a day or month, which begins in the zone.
-func instant(name, text string, zone *time.Location, absent time.Time) (time.Time, error) {
+// Instant reads a time: RFC 3339, or a day or month, which begins in the zone.
+func Instant(name, text string, zone *time.Location, absent time.Time) (time.Time, error) {
 	if text == "" {
 		return absent, nil
 	}

@@ -53,7 +53,7 @@ var talea = house{
 		// What is decided from values given: the same question has the same answer at any time on any machine.
 		{"rules", true, []string{"price", "rating", "quota", "catalog"}},
 		// What is kept: the log, the engines' state, the snapshot of the world, the stores.
-		{"keepers", false, []string{"crash", "ledger", "engine", "meter", "fleet", "world", "identity", "tape", "store/sqlite", "store/storetest"}},
+		{"keepers", false, []string{"crash", "ledger", "engine", "meter", "fleet", "world", "identity", "tape", "rerate", "store/sqlite", "store/storetest"}},
 		// Where bytes come in and go out.
 		{"edges", false, []string{"export", "gateway", "admin", "sim", "cli"}},
 		// The program, put together by hand, and the look at all of it.

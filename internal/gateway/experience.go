@@ -13,7 +13,26 @@ import (
 type experience struct {
 	answers atomic.Int64 // how many were counted
 	lengths [64]atomic.Int64
-	proofs  [3]sync.Map // by endpoint: *backend → *proof: is what it counts of a prompt what it says that it used
+	prompts atomic.Int64
+	shares  [64]atomic.Int64 // of prompts: how much of the bound of their input they were, in parts per million
+	proofs  [3]sync.Map      // by endpoint: *backend → *proof: is what it counts of a prompt what it says that it used
+}
+
+// noteInput counts a prompt and the bound that its input had.
+func (e *experience) noteInput(input, bound int64) {
+	if bound > 0 && 0 < input && input <= bound && bound <= 1<<40 {
+		n := e.prompts.Add(1)
+		e.shares[(n-1)%int64(len(e.shares))].Store(input * 1_000_000 / bound)
+	}
+}
+
+// mean is the mean of the newest of n numbers, rounded up. There is at least one.
+func mean(n int64, of *[64]atomic.Int64) (sum int64) {
+	n = min(n, int64(len(of)))
+	for i := range n {
+		sum += of[i].Load()
+	}
+	return (sum + n - 1) / n
 }
 
 // note counts the length of an answer, in tokens.
@@ -64,6 +83,9 @@ func (g *Gateway) followModels(s *world.Snapshot) {
 // answers are.
 func (x *exchange) learn(rec *usage.Record) {
 	x.compare(rec)
+	if rec.Outcome == usage.Completed {
+		x.experience().noteInput(rec.Counts.Input(), x.inputBound)
+	}
 	if rec.Outcome == usage.Completed && x.bounds.Output > 0 && (x.req.maxOutput == 0 || rec.Finish != "length") {
 		x.experience().note(rec.Counts.Output() / x.answers())
 	}

@@ -96,7 +96,7 @@ func (x *exchange) appendModel(b []byte, o *world.Offer) []byte {
 		b = jsonscan.AppendQuote(b, rate.String())
 	}
 	b = append(b, `},"price_multiplier":`...)
-	b = jsonscan.AppendQuote(b, multiplierText(row.Multiplier))
+	b = jsonscan.AppendQuote(b, price.MultiplierText(row.Multiplier))
 	if o.Book.Load() != nil {
 		b = x.appendAnnounced(b, o)
 	}
@@ -113,7 +113,7 @@ func (x *exchange) appendAnnounced(b []byte, o *world.Offer) []byte {
 		b = append(b, `{"from":"`...)
 		b = s.From.AppendFormat(b, time.RFC3339)
 		b = s.Until.AppendFormat(append(b, `","until":"`...), time.RFC3339)
-		b = append(append(append(b, `","multiplier":"`...), multiplierText(s.PPM)...), `"}`...)
+		b = append(append(append(b, `","multiplier":"`...), price.MultiplierText(s.PPM)...), `"}`...)
 	}
 	return append(b, ']')
 }

@@ -100,6 +100,7 @@ type Gateway struct {
 	proofs      sync.WaitGroup                         // engines' counts that are being compared
 	experiences atomic.Pointer[map[string]*experience] // by model
 	rows        sync.Map                               // *world.Offer or tiered → *stepRow, for the current snapshot
+	metered     []*endpoint                            // of routes
 	pool        sync.Pool
 	draining    atomic.Bool
 	shedding    atomic.Bool // there is no memory for more
@@ -127,6 +128,11 @@ func New(o Options) *Gateway {
 		Options: o, log: o.Log, ids: ledger.NewMinter(o.Node),
 		paces: paces{state: map[accountID]*pace{}}, active: map[*exchange]struct{}{},
 		retries: retries{seed: maphash.MakeSeed()},
+	}
+	for i := range routes {
+		if routes[i].metered != "" {
+			g.metered = append(g.metered, &routes[i])
+		}
 	}
 	g.slots.lines = map[string]*line{}
 	g.fleet = newFleet(&g.Options)
@@ -214,6 +220,7 @@ var routes = []endpoint{
 	{path: "/v1/embeddings", method: "POST", name: "embeddings", kind: engine.Embeddings, content: "input", embedding: true, metered: "input tokens", serve: (*exchange).serve},
 	{path: "/v1/models", method: "GET", free: "lists what the key may use; works when a budget is used up", serve: (*exchange).listModels},
 	{path: "/v1/models/", method: "GET", free: "one model of that list", serve: (*exchange).oneModel},
+	{path: "/v1/estimate", method: "POST", free: "what a request would cost, which is not sent; needs a key, is within its rate of requests, and works when a budget is used up", serve: (*exchange).estimate},
 	{path: "/v1/usage/", method: "GET", free: "the receipt of one's own request", serve: (*exchange).receipt},
 	{path: "/healthz", method: "GET", free: "for load balancers; no key, no detail", serve: (*exchange).healthz},
 	{path: "/readyz", method: "GET", free: "for load balancers; no key, no detail", serve: (*exchange).readyz},
@@ -283,12 +290,23 @@ func (g *Gateway) row(o *world.Offer, tier string, at time.Time) (*price.Row, er
 	if tier != price.Standard {
 		key = tiered{o, tier}
 	}
-	ppm, step := g.Tape.At(o.Book, at)
+	_, step := g.Tape.At(o.Book, at)
 	if v, ok := g.rows.Load(key); ok {
 		if r := v.(*stepRow); r.step == step && r.Holds(at) {
 			return &r.Row, nil
 		}
 	}
+	r, err := g.rowAt(o, tier, at)
+	if err != nil {
+		return nil, err
+	}
+	g.rows.Store(key, r)
+	return &r.Row, nil
+}
+
+// rowAt finds the price row of an offering at a service tier and any instant. It is not kept.
+func (g *Gateway) rowAt(o *world.Offer, tier string, at time.Time) (*stepRow, error) {
+	ppm, step := g.Tape.At(o.Book, at)
 	var under []int64
 	if step > 0 {
 		under = []int64{ppm}
@@ -302,9 +320,7 @@ func (g *Gateway) row(o *world.Offer, tier string, at time.Time) (*price.Row, er
 	if step > 0 {
 		row.AtStep(step)
 	}
-	r := &stepRow{row, step}
-	g.rows.Store(key, r)
-	return &r.Row, nil
+	return &stepRow{row, step}, nil
 }
 
 // errClientGone is what a request's context says when its client has gone.

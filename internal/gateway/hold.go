@@ -16,24 +16,11 @@ const maxTries = 4
 
 // holdIt makes the hold: durable on every limit of the path, or on none. Where a limit is short it is tried again for less,
 // if less will do.
-func (x *exchange) holdIt() (err error) {
+func (x *exchange) holdIt() error {
 	x.asks()
 	a := &x.ask
-	x.wanted, x.inputBound, x.sharpened, x.counted = x.bounds.Output, x.bounds.Input, false, false
-	if x.bounds.Output > 0 && x.req.maxOutput == 0 {
-		x.unbounded()
-	}
-	for try := 1; ; try++ {
-		began := time.Now()
-		if x.hold, err = x.g.Ledger.Hold(x.ctx, a); err == nil {
-			break
-		}
-		var short *ledger.Short
-		if !errors.As(err, &short) || try == maxTries || short.Degrade != nil || !x.less(short) {
-			break
-		}
-		a.Waited += time.Since(began)
-	}
+	x.wanted, x.inputBound = x.bounds.Output, x.bounds.Input
+	err := x.tryHolds((*exchange).tryHold)
 	var repeat *ledger.Repeat
 	if errors.As(err, &repeat) {
 		x.g.paces.give(x.key.Account, x.taken)
@@ -42,6 +29,29 @@ func (x *exchange) holdIt() (err error) {
 		x.bounds, x.money, x.position = a.Bounds, a.Money, a.Position
 	}
 	return err
+}
+
+func (x *exchange) tryHold() (err error) {
+	x.hold, err = x.g.Ledger.Hold(x.ctx, &x.ask)
+	return err
+}
+
+// tryHolds tries what was asked for, and for less as long as a limit is short and less will do.
+func (x *exchange) tryHolds(hold func(*exchange) error) error {
+	a := &x.ask
+	x.sharpened, x.counted = false, false
+	if x.bounds.Output > 0 && x.req.maxOutput == 0 {
+		x.unbounded()
+	}
+	for try := 1; ; try++ {
+		began := time.Now()
+		err := hold(x)
+		var short *ledger.Short
+		if err == nil || !errors.As(err, &short) || try == maxTries || short.Degrade != nil || !x.less(short) {
+			return err
+		}
+		a.Waited += time.Since(began)
+	}
 }
 
 // answers is how many answers share the output bound.

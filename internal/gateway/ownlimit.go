@@ -25,7 +25,7 @@ func (x *exchange) acceptable() *refusal.Refusal {
 			}
 			if x.row.Multiplier > most {
 				return refusal.At(refusal.MaxMultiplier, name, fmt.Sprintf("The prices now have the multiplier %s, above the %s that this request allows. Nothing was charged.",
-					multiplierText(x.row.Multiplier), multiplierText(most)))
+					price.MultiplierText(x.row.Multiplier), price.MultiplierText(most)))
 			}
 		}
 	}

@@ -21,7 +21,8 @@ type paces struct {
 
 type pace struct{ requests, tokens quota.Pace }
 
-// take admits one request of so many tokens at every node of a path, or at none.
+// take admits one request of so many tokens at every node of a path, or at none. One of no tokens is subject to the rates of
+// requests alone.
 func (p *paces) take(a *world.Account, now, tokens int64) *refusal.Refusal {
 	if !a.Rated {
 		return nil
@@ -38,7 +39,7 @@ func (p *paces) take(a *world.Account, now, tokens int64) *refusal.Refusal {
 				return rateRefusal(refusal.RateRequests, node, "requests", node.Requests, wait)
 			}
 		}
-		if node.TokenRate.PerMinute > 0 {
+		if node.TokenRate.PerMinute > 0 && tokens > 0 {
 			if _, ok, wait := node.TokenRate.Take(s.tokens, now, tokens); !ok {
 				return rateRefusal(refusal.RateTokens, node, "tokens", node.TokenRate, wait)
 			}

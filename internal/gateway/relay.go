@@ -9,6 +9,7 @@ import (
 
 	"talea/internal/ledger"
 	"talea/internal/meter"
+	"talea/internal/price"
 	"talea/internal/refusal"
 	"talea/internal/usage"
 )
@@ -292,24 +293,8 @@ func (x *exchange) stamp(h http.Header) {
 		h["X-Max-Tokens-Clamped"] = []string{strconv.FormatInt(x.forwarded/x.answers(), 10)}
 	}
 	if x.row.Multiplier != 1_000_000 {
-		h["X-Price-Multiplier"] = []string{multiplierText(x.row.Multiplier)}
+		h["X-Price-Multiplier"] = []string{price.MultiplierText(x.row.Multiplier)}
 	}
-}
-
-// multiplierText writes parts per million as a decimal.
-func multiplierText(ppm int64) string {
-	if ppm == 1_000_000 {
-		return "1"
-	}
-	b := strconv.AppendInt(nil, ppm/1_000_000, 10)
-	if frac := ppm % 1_000_000; frac > 0 {
-		digits := strconv.FormatInt(1_000_000+frac, 10)[1:]
-		for digits[len(digits)-1] == '0' {
-			digits = digits[:len(digits)-1]
-		}
-		b = append(append(b, '.'), digits...)
-	}
-	return string(b)
 }
 
 // finish sends the end of the answer: only now that its settlement is durable.

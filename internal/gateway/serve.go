@@ -218,6 +218,17 @@ func agrees(h http.Header, key *world.Key) *refusal.Refusal {
 
 // parse reads the body whole and scans it.
 func (x *exchange) parse() error {
+	if err := x.receive(); err != nil {
+		return err
+	}
+	if no := x.req.parse(x.ep, x.body); no != nil {
+		return no
+	}
+	return nil
+}
+
+// receive reads the body whole.
+func (x *exchange) receive() error {
 	h := x.r.Header
 	if enc := h.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return refusal.New(refusal.UnsupportedEncoding, "Send the request body without Content-Encoding: compressed bodies are not accepted.")
@@ -225,13 +236,7 @@ func (x *exchange) parse() error {
 	if key := h.Get("Idempotency-Key"); len(key) > maxName || !printable(key) {
 		return refusal.At(refusal.Malformed, "Idempotency-Key", fmt.Sprintf("The header Idempotency-Key must be at most %d printable ASCII characters.", maxName))
 	}
-	if err := x.readBody(); err != nil {
-		return err
-	}
-	if no := x.req.parse(x.ep, x.body); no != nil {
-		return no
-	}
-	return nil
+	return x.readBody()
 }
 
 func printable(s string) bool {

@@ -72,7 +72,7 @@ func (e *experience) counts(kind engine.Endpoint, b *backend) bool {
 // prove compares, once for each engine, model and endpoint, what the engine counts of a prompt with what it used. It does so beside
 // the request, whose answer does not wait for it.
 func (x *exchange) prove(used int64) {
-	b, proofs := x.answer.backend, &x.experience().proofs[x.ep.kind]
+	b, proofs := x.answer.backend, &x.experience().proofs[x.req.endpoint.kind]
 	if _, known := proofs.Load(b); known || b == nil || b.dialect.TokenizePath == "" {
 		return
 	}
@@ -106,7 +106,7 @@ func (x *exchange) compare(rec *usage.Record) {
 		x.quarantine(rec)
 	}
 	if n := rec.Counts.Input(); n > x.bounds.Input && x.counted {
-		x.experience().disprove(x.ep.kind, x.answer.backend)
+		x.experience().disprove(x.req.endpoint.kind, x.answer.backend)
 		x.g.log.Error("alarm: an engine used more of a prompt than it had counted; its counts are not believed any more",
 			"request", x.id.String(), "engine", rec.Engine, "model", rec.Subject.Model, "counted", x.bounds.Input, "used", n)
 	}
@@ -139,21 +139,8 @@ func (x *exchange) sharpen(short *ledger.Short) bool {
 		return false
 	}
 	x.sharpened = true
-	ctx, cancel := context.WithTimeout(x.ctx, countPatience)
-	defer cancel()
-	b := x.counter(ctx)
-	if b == nil {
-		return false
-	}
-	gate, _ := x.g.counting.LoadOrStore(x.key.Public, make(chan struct{}, 1))
-	select {
-	case gate.(chan struct{}) <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	n, err := x.question(b, m).ask(ctx, x.g)
-	<-gate.(chan struct{})
-	if err != nil || n >= x.bounds.Input {
+	n, ok := x.engineCount(m)
+	if !ok || n >= x.bounds.Input {
 		return false
 	}
 	bounds := x.bounds
@@ -168,6 +155,25 @@ func (x *exchange) sharpen(short *ledger.Short) bool {
 		x.unbounded()
 	}
 	return true
+}
+
+// engineCount asks an engine whose counts can be relied on how many tokens a prompt has.
+func (x *exchange) engineCount(m *member) (n int64, ok bool) {
+	ctx, cancel := context.WithTimeout(x.ctx, countPatience)
+	defer cancel()
+	b := x.counter(ctx)
+	if b == nil {
+		return 0, false
+	}
+	gate, _ := x.g.counting.LoadOrStore(x.key.Public, make(chan struct{}, 1))
+	select {
+	case gate.(chan struct{}) <- struct{}{}:
+	case <-ctx.Done():
+		return 0, false
+	}
+	n, err := x.question(b, m).ask(ctx, x.g)
+	<-gate.(chan struct{})
+	return n, err == nil
 }
 
 // floorFits reports whether the request could fit the limit if its prompt were as short as can be.
@@ -194,13 +200,13 @@ func (x *exchange) counter(ctx context.Context) *backend {
 		if b == nil {
 			continue
 		}
-		if v, ok := e.proofs[x.ep.kind].Load(b); ok {
+		if v, ok := e.proofs[x.req.endpoint.kind].Load(b); ok {
 			select {
 			case <-v.(*proof).done:
 			case <-ctx.Done():
 			}
 		}
-		if e.counts(x.ep.kind, b) {
+		if e.counts(x.req.endpoint.kind, b) {
 			return b
 		}
 	}

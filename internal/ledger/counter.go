@@ -122,6 +122,17 @@ func (l *Ledger) Position(s *usage.Subject, r *price.Row) rating.Position {
 	return l.position(s, r, l.now(), l.opt.Wait+turning)
 }
 
+// PositionAt is Position at another time than now: 0 in a period that has not begun, and where counters stand now in the
+// running one.
+func (l *Ledger) PositionAt(s *usage.Subject, r *price.Row, at time.Time) rating.Position {
+	if len(r.Forms) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.position(s, r, at, l.opt.Wait+turning)
+}
+
 // position reads where counters stand in the periods that contain at, 0 in those that end so soon.
 func (l *Ledger) position(s *usage.Subject, r *price.Row, at time.Time, soon time.Duration) rating.Position {
 	o, p := l.organisation(s.Organisation), make(rating.Position, len(r.Forms))

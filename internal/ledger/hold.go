@@ -172,12 +172,34 @@ func (l *Ledger) admit(ask *Ask) (*Hold, *waiter, *group, error) {
 // try decides one hold and, if it fits everywhere, grants it in the pending group. Unless it is its turn, a hold also
 // stands behind those who wait for the same balance and came before it. The caller holds l.mu.
 func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
-	o, at := l.organisation(ask.Org), l.now()
-	h := &Hold{org: o}
-	h.touched = h.few[:0]
+	at := l.now()
+	h := &Hold{org: l.organisation(ask.Org)}
 	if len(ask.Row.Forms) > 0 {
 		l.turned(ask, at)
 	}
+	if short := l.fit(h, ask, at, turn, false); short != nil {
+		return nil, short
+	}
+	l.grant(h, ask, at)
+	return h, nil
+}
+
+// Fits says what Hold would say of an ask at once: nil where it would grant it, and then ask says how much. Nothing is held or
+// written.
+func (l *Ledger) Fits(ask *Ask) *Short {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.orgs[ask.Org]
+	if o == nil {
+		return nil
+	}
+	return l.fit(&Hold{org: o}, ask, l.now(), noTurn, true)
+}
+
+// fit decides one hold on every limit of its path, and collects those. To look only opens no period. The caller holds l.mu.
+func (l *Ledger) fit(h *Hold, ask *Ask, at time.Time, turn turn, look bool) *Short {
+	o := h.org
+	h.touched = h.few[:0]
 	need := ask.need()
 	var short *Short
 	var degrade *limit
@@ -187,7 +209,7 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 			if lim.removed || !lim.Covers(ask.Subject, ask.TierAsked) || lim.Key != "" && !slices.Contains(ask.Chain, lim.Account) {
 				continue
 			}
-			b := l.balance(o, lim, at)
+			b := l.against(o, lim, at, look)
 			asked := need.Of(lim.Measure)
 			h.touched = append(h.touched, touch{b, asked})
 			pins = pins || ask.Less.Modest && b.pins(asked)
@@ -203,16 +225,23 @@ func (l *Ledger) try(ask *Ask, turn turn) (*Hold, *Short) {
 	if degrade != nil { // rather whole with another offering than less with this one
 		by := degrade.Limit
 		short.Degrade = &by
-		return nil, short
+		return short
 	}
 	if less := &ask.Less; less.Least > 0 && (pins || short != nil && (short.Verdict == quota.Exhausted || less.Modest || turn == lastTurn)) {
 		short = l.less(h, ask, turn)
 	}
-	if short != nil {
-		return nil, short
+	return short
+}
+
+// against is the balance of a limit, an empty one where its period has not been opened and is only looked at.
+func (l *Ledger) against(o *org, lim *limit, at time.Time, look bool) *balance {
+	if !look {
+		return l.balance(o, lim, at)
 	}
-	l.grant(h, ask, at)
-	return h, nil
+	if b := o.peek(lim, at); b != nil {
+		return b
+	}
+	return &balance{limit: lim, period: &span{Period: lim.periodOf(at)}}
 }
 
 // judge decides one hold that has just come, or whose turn it is, against one limit.

@@ -85,6 +85,14 @@ func (a Amount) Sign() int {
 // IsZero reports whether a is 0.
 func (a Amount) IsZero() bool { return a == Amount{} }
 
+// Min returns the smaller of two amounts.
+func Min(a, b Amount) Amount {
+	if a.Cmp(b) <= 0 {
+		return a
+	}
+	return b
+}
+
 // Max returns the larger of a and b.
 func Max(a, b Amount) Amount {
 	if b.Cmp(a) > 0 {

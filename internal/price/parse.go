@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"talea/internal/money"
@@ -209,6 +210,22 @@ func multiplier(errs *resource.Errors, d resource.Decimal, key string, into *int
 		return
 	}
 	*into = ppm
+}
+
+// MultiplierText writes parts per million as a factor such as "1.25".
+func MultiplierText(ppm int64) string {
+	if ppm == 1_000_000 {
+		return "1"
+	}
+	b := strconv.AppendInt(nil, ppm/1_000_000, 10)
+	if frac := ppm % 1_000_000; frac > 0 {
+		digits := strconv.FormatInt(1_000_000+frac, 10)[1:]
+		for digits[len(digits)-1] == '0' {
+			digits = digits[:len(digits)-1]
+		}
+		b = append(append(b, '.'), digits...)
+	}
+	return string(b)
 }
 
 // ParseMultiplier reads a factor such as "1.25" into parts per million, exactly.

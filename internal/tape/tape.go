@@ -173,3 +173,18 @@ func (t *Tape) Announced(b *price.Book, after time.Time) []ledger.PriceStep {
 	}
 	return next
 }
+
+// Until is when the multiplier of an instant may end, as far as is published: zero where nothing is known to end.
+func (t *Tape) Until(b *price.Book, at time.Time) (until time.Time) {
+	if t == nil || b.Load() == nil {
+		return until
+	}
+	for _, s := range (*t.steps.Load())[b.Name] {
+		for _, edge := range [...]time.Time{s.From, s.Until} {
+			if edge.After(at) && (until.IsZero() || edge.Before(until)) {
+				until = edge
+			}
+		}
+	}
+	return until
+}

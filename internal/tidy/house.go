@@ -51,7 +51,7 @@ var talea = house{
 		// The vocabulary: amounts, paths, refusals, counts, and how texts are read. Values only.
 		{"words", true, []string{"money", "account", "refusal", "usage", "jsonscan", "resource", "period"}},
 		// What is decided from values given: the same question has the same answer at any time on any machine.
-		{"rules", true, []string{"price", "rating", "quota", "catalog"}},
+		{"rules", true, []string{"price", "rating", "quote", "quota", "catalog"}},
 		// What is kept: the log, the engines' state, the snapshot of the world, the stores.
 		{"keepers", false, []string{"crash", "ledger", "engine", "meter", "fleet", "world", "identity", "tape", "rerate", "store/sqlite", "store/storetest"}},
 		// Where bytes come in and go out.
@@ -78,7 +78,7 @@ var talea = house{
 	},
 	environments: []string{"app", "cli", "crash"},
 	noFloats: []string{
-		"money", "account", "usage", "resource", "period", "price", "rating", "quota", "ledger", "meter", "store/sqlite", "store/storetest", "gateway",
+		"money", "account", "usage", "resource", "period", "price", "rating", "quote", "quota", "ledger", "meter", "store/sqlite", "store/storetest", "gateway",
 	},
 	rounders:     []string{"money", "rating", "billing"},
 	errorWriters: []string{"internal/gateway/error.go", "admin", "sim"},

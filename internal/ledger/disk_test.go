@@ -159,6 +159,49 @@ func TestClosedWhileFull(t *testing.T) {
 	}
 }
 
+// tight has no room for one group, and room for every other.
+type tight struct {
+	ledger.Store
+	seq int64 // the group that begins with this entry
+}
+
+func (s *tight) Append(shard, epoch int64, b *ledger.Batch) error {
+	if len(b.Entries) > 0 && b.Entries[0].Seq == s.seq {
+		return ledger.ErrFull
+	}
+	return s.Store.Append(shard, epoch, b)
+}
+
+// TestNoGapAtTheEnd: a group that found no room until the ledger closed is not written, and none behind it either, though
+// it would have room: that log would have a gap (F015, I8).
+func TestNoGapAtTheEnd(t *testing.T) {
+	r, disk := unopened(t), &tight{}
+	r.wrap = func(s ledger.Store) ledger.Store { disk.Store = s; return disk }
+	r.open()
+	first, second := r.hold(10, 10), r.hold(10, 10)
+	disk.seq = r.l.Newest(acme) + 1
+	done := make(chan error)
+	settle := func(h *ledger.Hold) {
+		_, err := r.l.Settle(h, completed(10, 10))
+		done <- err
+	}
+	go settle(first)
+	eventually(t, "full", func() bool { return r.l.Ready() != nil })
+	go settle(second)
+	eventually(t, "decided", func() bool { return r.l.Newest(acme) == disk.seq+1 })
+	r.l.Close()
+	for range 2 {
+		if err := <-done; !errors.Is(err, ledger.ErrUnavailable) {
+			t.Errorf("settled: %v", err)
+		}
+	}
+	disk.seq = 0
+	r.open()
+	if report := r.check(); report.Voided != 2 || report.Open != 0 {
+		t.Errorf("%s", report)
+	}
+}
+
 // TestHangingCommit: while a commit hangs, holds are refused, those that wait for it too; settlements wait. When it has
 // ended, the settlements have been posted, and of the holds that were refused nothing is held (F019).
 func TestHangingCommit(t *testing.T) {

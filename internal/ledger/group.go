@@ -141,7 +141,7 @@ func (l *Ledger) commit() int {
 	l.derive(g)
 	failed := l.failed
 	if failed == errClosed {
-		failed = nil // what was decided before Close is still written
+		failed = l.lost // what was decided before Close is still written, but not behind a gap
 	}
 	l.writing = true
 	l.mu.Unlock()
@@ -151,6 +151,7 @@ func (l *Ledger) commit() int {
 		failed = l.write(&g.Batch)
 		g.crash(crash.HoldDurable, crash.SettlementDurable)
 		if failed != nil {
+			l.lost = failed
 			l.fail(failed)
 		}
 	}

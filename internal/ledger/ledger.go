@@ -95,6 +95,7 @@ type Ledger struct {
 	newest    *group // that was taken to be committed; nil before the first
 	spare     []byte // arena of a group that is done
 	failed    error
+	lost      error // why a group was not written: no later one may be; run's own
 	full      error // why nothing can be written just now
 	slow      error // why holds are not to wait for the commit that is under way
 	writing   bool  // a commit is under way

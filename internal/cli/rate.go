@@ -85,7 +85,7 @@ func (p *Program) runRate(c *rateCall) error {
 	if err != nil {
 		return err
 	}
-	load, err := c.loadFactor(book)
+	load, err := c.loadFactor(book, at)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func meterOfBook(name string) (usage.Meter, bool) {
 }
 
 // loadFactor is that of the call, in parts per million; none where it says none.
-func (c *rateCall) loadFactor(b *price.Book) ([]int64, error) {
+func (c *rateCall) loadFactor(b *price.Book, at time.Time) ([]int64, error) {
 	if c.load == "" {
 		return nil, nil
 	}
@@ -123,7 +123,7 @@ func (c *rateCall) loadFactor(b *price.Book) ([]int64, error) {
 	if err != nil {
 		return nil, UsageError("--load: %v", err)
 	}
-	switch ladder := b.Load(); {
+	switch _, ladder := b.Ladder(at); {
 	case ladder == nil && ppm != 1_000_000:
 		return nil, UsageError("price book %s has no load pricing, so --load %s cannot apply", b.Name, c.load)
 	case ladder != nil && !slices.Contains(ladder.Steps, ppm):

@@ -97,7 +97,7 @@ func (x *exchange) appendModel(b []byte, o *world.Offer) []byte {
 	}
 	b = append(b, `},"price_multiplier":`...)
 	b = jsonscan.AppendQuote(b, price.MultiplierText(row.Multiplier))
-	if o.Book.Load() != nil {
+	if _, ladder := o.Book.Ladder(x.started); ladder != nil {
 		b = x.appendAnnounced(b, o)
 	}
 	return append(b, '}')

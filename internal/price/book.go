@@ -48,7 +48,9 @@ type Book struct {
 	factor    int64 // on everything inherited from Base, in parts per million
 	calendars map[string][]string
 	windows   []*window // by name
-	load      *Load     // nil: prices do not follow the load
+	load      *Load     // nil: its own prices do not follow the load
+	fixed     bool      // nor do those that it inherits
+	loadCap   int64     // the highest multiplier of the load for whoever has the book, in parts per million; 0: that of the ladder
 	tiers     []tier    // by name
 	entries   []*entry  // in their order in the canonical form
 	index     map[target][]*entry
@@ -161,7 +163,7 @@ type source struct {
 
 // Row returns the prices of an offering at an instant. Class by class the most specific price of the book counts; where
 // it has none, that of the book it is based on; and only a class with neither falls back to another class. The load
-// factor, in parts per million, is 1 where none is given. Multipliers of time, tier and load change prices of units and
+// factor, in parts per million, is 1 where none is given; it multiplies what the book's ladder moves, up to its cap. Multipliers of time, tier and load change prices of units and
 // packages; a contract's multiplier changes inherited fees and minimum charges as well.
 //
 // The error is an ErrNotPriced where the book is not in force or has no price for the offering, an ErrNoTier, or says
@@ -173,7 +175,8 @@ func (b *Book) Row(q Query, at time.Time, loadFactor ...int64) (Row, error) {
 	q.Tier = cmp.Or(q.Tier, Standard)
 	row := Row{From: b.From, To: b.To}
 	id := b.Name + "@" + b.Version[:16]
-	sources := []source{b.source(one, at, &row, loadFactor)}
+	own, inherited := b.under(loadFactor)
+	sources := []source{b.source(one, at, &row, own)}
 	if b.Base != "" {
 		base := inForce(b.base, at)
 		if base == nil {
@@ -181,7 +184,7 @@ func (b *Book) Row(q Query, at time.Time, loadFactor ...int64) (Row, error) {
 		}
 		id += "+" + base.Name + "@" + base.Version[:16]
 		row.narrow(base.From, base.To)
-		sources = append(sources, base.source(b.factor, at, &row, loadFactor))
+		sources = append(sources, base.source(b.factor, at, &row, inherited))
 	}
 	ppm, ok := b.Tier(q.Tier, at)
 	if !ok {
@@ -480,6 +483,9 @@ func (b *Book) checkBase() error {
 	case !last.To.IsZero() && (b.To.IsZero() || b.To.After(last.To)):
 		return fmt.Errorf("there is a gap: its base %s is not in force from %s", b.Base, last.To.Format(time.RFC3339))
 	}
+	if b.loadCap > 0 && b.load == nil && !slices.ContainsFunc(b.base, func(v *Book) bool { return v.load != nil }) {
+		return fmt.Errorf("it has a load_cap, but neither it nor its base %s has prices that follow the load", b.Base)
+	}
 	for _, e := range b.entries {
 		for _, v := range b.base {
 			if _, ok := b.Tier(e.ServiceTier, v.From); e.ServiceTier != "" && !ok {
@@ -488,7 +494,7 @@ func (b *Book) checkBase() error {
 		}
 	}
 	for _, v := range b.base {
-		if err := v.extremes(b.tiers, b.factor); err != nil {
+		if err := v.extremes(b.tiers, b.factor, b.ladderOver(v)); err != nil {
 			return fmt.Errorf("under its multiplier, of its base %s: %w", b.Base, err)
 		}
 	}

@@ -90,6 +90,8 @@ type canonical struct {
 	Calendars    map[string][]string `json:"calendars,omitempty"`
 	Windows      []*window           `json:"windows,omitempty"`
 	Load         *Load               `json:"load,omitempty"`
+	Fixed        bool                `json:"load_fixed,omitempty"`
+	LoadCap      int64               `json:"load_cap_ppm,omitempty"`
 	Tiers        []tier              `json:"service_tiers,omitempty"`
 	Prices       []*entry            `json:"prices"`
 }
@@ -99,7 +101,7 @@ func (b *Book) Canonical() []byte {
 	c := canonical{
 		Name: b.Name, Currency: b.Currency, Zone: b.Zone, From: b.From.UTC(), To: b.To.UTC(),
 		OnDisconnect: b.OnDisconnect.String(), OnFault: b.OnFault.String(), Base: b.Base,
-		Calendars: b.calendars, Windows: b.windows, Load: b.load, Tiers: b.tiers, Prices: b.entries,
+		Calendars: b.calendars, Windows: b.windows, Load: b.load, Fixed: b.fixed, LoadCap: b.loadCap, Tiers: b.tiers, Prices: b.entries,
 	}
 	if b.Instant != atStart {
 		c.Instant = b.Instant
@@ -135,7 +137,7 @@ func (b *Book) seal() error {
 	}
 	sum := sha256.Sum256(b.Canonical())
 	b.Version = hex.EncodeToString(sum[:])
-	return b.extremes(nil, one)
+	return b.extremes(nil, one, b.load)
 }
 
 // ParseCanonical reads back what Canonical wrote, and checks it again. Text that is not exactly the canonical form of a
@@ -147,7 +149,7 @@ func ParseCanonical(text []byte) (*Book, error) {
 	}
 	b := &Book{
 		Name: c.Name, Currency: c.Currency, Zone: c.Zone, From: c.From, To: c.To, Instant: cmp.Or(c.Instant, atStart), Base: c.Base,
-		factor: cmp.Or(c.Factor, one), calendars: c.Calendars, windows: c.Windows, load: c.Load, tiers: c.Tiers,
+		factor: cmp.Or(c.Factor, one), calendars: c.Calendars, windows: c.Windows, load: c.Load, fixed: c.Fixed, loadCap: c.LoadCap, tiers: c.Tiers,
 	}
 	b.OnDisconnect, _ = usage.TariffByName(c.OnDisconnect)
 	b.OnFault, _ = usage.TariffByName(c.OnFault)
@@ -158,6 +160,7 @@ func ParseCanonical(text []byte) (*Book, error) {
 	if b.load != nil {
 		err = cmp.Or(err, b.load.check())
 	}
+	err = cmp.Or(err, b.checkLoad())
 	if slices.Contains(b.windows, nil) || slices.Contains(c.Prices, nil) {
 		err = cmp.Or(err, errors.New("a window or a price is null"))
 	}

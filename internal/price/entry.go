@@ -385,8 +385,9 @@ func (e *entry) underTiers(tiers []tier) error {
 	return nil
 }
 
-// extremes tests every entry under the smallest and the largest product of multipliers that can come together.
-func (b *Book) extremes(tiers []tier, factor int64) error {
+// extremes tests every entry under the smallest and the largest product of multipliers that can come together,
+// with those of a book over this one.
+func (b *Book) extremes(tiers []tier, factor int64, load *Load) error {
 	least, most := []int64{factor}, []int64{factor}
 	add := func(list []int64) {
 		least, most = append(least, slices.Min(list)), append(most, slices.Max(list))
@@ -401,8 +402,8 @@ func (b *Book) extremes(tiers []tier, factor int64) error {
 		list = append(list, w.Multiplier)
 	}
 	add(list)
-	if b.load != nil {
-		add(append(slices.Clone(b.load.Steps), one))
+	if load != nil {
+		add(append(slices.Clone(load.Steps), one))
 	}
 	for _, e := range b.entries {
 		for _, ppm := range [][]int64{least, most} {

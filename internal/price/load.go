@@ -1,6 +1,8 @@
 package price
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,8 +28,90 @@ const (
 	maxAnnounce = 96
 )
 
-// Load returns the book's ladder, nil where its prices do not follow the load.
+// Load returns the book's own ladder, nil for none.
 func (b *Book) Load() *Load { return b.load }
+
+// Ladder returns the ladder that moves prices of the book at an instant, and the name of the book whose ladder it is: its
+// own, or else that of its base. l is nil where its prices do not follow the load.
+func (b *Book) Ladder(at time.Time) (of string, l *Load) {
+	switch base := inForce(b.base, at); {
+	case b.load != nil:
+		return b.Name, b.load
+	case base != nil && !b.fixed:
+		return base.Name, base.load
+	}
+	return "", nil
+}
+
+// Capped returns what a step of the ladder is for whoever has this book, in parts per million.
+func (b *Book) Capped(ppm int64) int64 {
+	if b.loadCap > 0 {
+		return min(ppm, b.loadCap)
+	}
+	return ppm
+}
+
+// under says what a load factor is for the book's own prices and for those that it inherits. A ladder of its own moves
+// all of them; one of its base moves what comes from there, as the base's windows do: what a contract has itself stands.
+func (b *Book) under(factor []int64) (own, inherited []int64) {
+	if len(factor) == 0 || b.fixed {
+		return nil, nil
+	}
+	capped := slices.Clone(factor)
+	for i := range capped {
+		capped[i] = b.Capped(capped[i])
+	}
+	if b.load == nil && b.Base != "" {
+		return nil, capped
+	}
+	return capped, capped
+}
+
+// ladderOver is the ladder that moves the prices which the book inherits from a version of its base.
+func (b *Book) ladderOver(base *Book) *Load {
+	if b.fixed {
+		return nil
+	}
+	return cmp.Or(b.load, base.load)
+}
+
+// checkLoad tests what a book says about the load beside its ladder.
+func (b *Book) checkLoad() error {
+	switch {
+	case b.fixed && b.Base == "":
+		return errors.New("load: fixed is for what a book inherits: it needs a base")
+	case b.fixed && b.load != nil:
+		return errors.New("it has a ladder and fixed prices")
+	case b.loadCap == 0:
+		return nil
+	case b.loadCap < one || b.loadCap > 1000*one:
+		return errors.New("load_cap is not from 1 to 1000")
+	case b.fixed || b.load == nil && b.Base == "":
+		return errors.New("load_cap is for prices that follow the load: the book has none")
+	}
+	return nil
+}
+
+// parseLoad reads `load:`, which is a ladder or the word fixed.
+func (b *Book) parseLoad(n resource.Node) error {
+	if !n.Present() {
+		return nil
+	}
+	if !n.Mapping() {
+		w, err := n.Word()
+		if err == nil && w.Text != "fixed" {
+			err = n.Pos().Errorf("load is a ladder of steps, or fixed, not %q", w.Text)
+		}
+		b.fixed = err == nil
+		return err
+	}
+	var spec loadSpec
+	err := n.Decode(&spec)
+	if err == nil {
+		b.load, err = spec.parse()
+	}
+	return err
+}
 
 // Rest is the step at which the multiplier is 1: where a ladder begins, and where it goes when no load is known.
 func (l *Load) Rest() int { return slices.Index(l.Steps, one) }

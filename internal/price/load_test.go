@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"talea/internal/usage"
 )
 
 const ladder = `
@@ -92,5 +94,68 @@ func TestLoadErrors(t *testing.T) {
 	// A price may not become nothing at a step of the ladder.
 	if _, err := parse(strings.Replace(ladder, `price: "1"}`, `price: "0.00000000055"}`, 1)); err == nil || !strings.Contains(err.Error(), "less than half a femto-unit") {
 		t.Errorf("a price that rounds to nothing at 0.85: %v", err)
+	}
+}
+
+const laddered = `
+- name: public
+  currency: EUR
+  load: {steps: ["0.85", "1", "1.25", "1.5"], up_above: "0.85", down_below: "0.65"}
+  prices: [{model: m, meter: input, price: 1}, {model: m, meter: output, price: 4}]
+- name: acme
+  currency: EUR
+  base: public
+  multiplier: "0.5"
+  prices: [{model: m, meter: input, price: 10}]
+`
+
+// A contract's book goes with the ladder of its base, as far as it inherits prices; it may have a ladder or a cap of its
+// own, or fixed prices.
+func TestInheritedLadder(t *testing.T) {
+	for _, c := range []struct{ more, of, want string }{
+		{"", "public", "0.00001 0.000003"},
+		{"  load_cap: \"1.25\"\n", "public", "0.00001 0.0000025"},
+		{"  load: fixed\n", "", "0.00001 0.000002"},
+		{"  load: {steps: [1, \"1.5\"], up_above: \"0.9\", down_below: \"0.1\"}\n", "acme", "0.000015 0.000003"},
+		{"  load: {steps: [1, \"1.5\"], up_above: \"0.9\", down_below: \"0.1\"}\n  load_cap: 1\n", "acme", "0.00001 0.000002"},
+	} {
+		books, err := parse(laddered + c.more)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Link(books, func(b *Book, err error) { t.Error(b.Name, err) })[1]
+		row, err := b.Row(Query{Model: "m"}, november, 1_500_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := row.Rates[usage.InputUncached].String() + " " + row.Rates[usage.OutputContent].String()
+		if of, l := b.Ladder(november); got != c.want || of != c.of || (l == nil) != (of == "") {
+			t.Errorf("%q: prices %s by the ladder of %q, want %s by %q", c.more, got, of, c.want, c.of)
+		}
+		back, err := ParseCanonical(b.Canonical())
+		if err != nil || back.Version != b.Version || back.fixed != b.fixed || back.loadCap != b.loadCap {
+			t.Errorf("%q: read back as %+v, %v", c.more, back, err)
+		}
+	}
+}
+
+func TestLoadOfContractErrors(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{laddered + "  load: fxed\n", `book.yaml:12:9: load is a ladder of steps, or fixed, not "fxed"`},
+		{laddered + "  load: fixed\n  load_cap: 2\n", "book.yaml:13:13: load_cap is for prices that follow the load: the book has none"},
+		{laddered + "  load_cap: \"0.99\"\n", "book.yaml:12:13: load_cap is not from 1 to 1000"},
+		{laddered + "  load_cap: \"1.0000001\"\n", "book.yaml:12:13: load_cap: multiplier 1.0000001 is not a factor"},
+		{strings.Replace(ladder, "load:", "load: fixed #", 1), "book.yaml:5:9: load: fixed is for what a book inherits: it needs a base"},
+		{strings.Replace(ladder, "load:", "load_cap: 2 #", 1), "book.yaml:5:13: load_cap is for prices that follow the load"},
+		{strings.Replace(laddered, "load:", "#", 1) + "  load_cap: 2\n", "it has a load_cap, but neither it nor its base public has prices that follow the load"},
+		{strings.Replace(laddered, "price: 4", `price: "0.0000000011"`, 1), "of its base public"},
+	} {
+		books, err := parse(c.text)
+		if err == nil {
+			Link(books, func(_ *Book, fault error) { err = fault })
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", c.text, err, c.want)
+		}
 	}
 }

@@ -27,7 +27,8 @@ type bookSpec struct {
 	Multiplier   resource.Decimal    `yaml:"multiplier"`
 	Calendars    map[string][]string `yaml:"calendars"`
 	Windows      []windowSpec        `yaml:"windows"`
-	Load         *loadSpec           `yaml:"load"`
+	Load         resource.Node       `yaml:"load"`
+	LoadCap      resource.Decimal    `yaml:"load_cap"`
 	ServiceTiers map[string]tierSpec `yaml:"service_tiers"`
 	Prices       []priceSpec         `yaml:"prices,required"`
 }
@@ -120,13 +121,9 @@ func Parse(n resource.Node) (*Book, error) {
 		}
 		errs.Add(err)
 	}
-	if spec.Load != nil {
-		l, err := spec.Load.parse()
-		errs.Add(err)
-		if err == nil {
-			b.load = l
-		}
-	}
+	errs.Add(b.parseLoad(spec.Load))
+	multiplier(&errs, spec.LoadCap, "load_cap", &b.loadCap)
+	errs.Add(at(cmp.Or(spec.LoadCap.Pos, spec.Load.Pos()), b.checkLoad()))
 	errs.Add(at(spec.Pos, b.checkHead()))
 	b.checkWindows(func(pos resource.Pos, err error) { errs.Add(at(pos, err)) })
 	for i := range spec.Prices {

@@ -164,7 +164,7 @@ func (x *rater) other(p *ledger.Posted, book *price.Book) (*priced, error) {
 	r := p.Record
 	name, _ := price.ParseRowID(p.Row.ID)
 	var load []int64
-	if book.Load() != nil {
+	if _, ladder := book.Ladder(r.Admission.At); ladder != nil {
 		var err error
 		if load, err = x.factor(name); err != nil {
 			return nil, err

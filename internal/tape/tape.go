@@ -6,7 +6,7 @@
 //
 //   - A multiplier applies only by a step that was durable before its time began; where there is none, it is 1.
 //   - One step per interval and book, at most one rung from the one before: whoever knows the tape knows every price.
-//   - All accounts of a book have the same step.
+//   - All accounts of a book have the same step, and of the books over it too, unless those have a ladder or prices of their own.
 //   - Without a load known, steps go towards 1.
 //
 // Start reading at Tape.Tick.
@@ -146,28 +146,35 @@ func (t *Tape) refresh(now time.Time) {
 	t.steps.Store(&all)
 }
 
-// At returns the multiplier of a book at an instant, in parts per million, and the number of its step; 1 and 0 where the
-// book has no ladder or nothing was published for that time.
-func (t *Tape) At(b *price.Book, at time.Time) (ppm, step int64) {
-	if t == nil || b.Load() == nil {
-		return one, 0
+// stepsOf are the steps that move a book at an instant: its own, or those of its base. A nil tape has none.
+func (t *Tape) stepsOf(b *price.Book, at time.Time) []ledger.PriceStep {
+	if t == nil {
+		return nil
 	}
-	for _, s := range (*t.steps.Load())[b.Name] {
+	of, l := b.Ladder(at)
+	if l == nil {
+		return nil
+	}
+	return (*t.steps.Load())[of]
+}
+
+// At returns the multiplier of a book at an instant, in parts per million and under its cap, and the number of its step;
+// 1 and 0 where no ladder moves the book or nothing was published for that time.
+func (t *Tape) At(b *price.Book, at time.Time) (ppm, step int64) {
+	for _, s := range t.stepsOf(b, at) {
 		if !at.Before(s.From) && at.Before(s.Until) {
-			return s.PPM, s.Number
+			return b.Capped(s.PPM), s.Number
 		}
 	}
 	return one, 0
 }
 
-// Announced returns the steps of a book that begin after an instant, in order.
+// Announced returns the steps of a book that begin after an instant, in order and under its cap.
 func (t *Tape) Announced(b *price.Book, after time.Time) []ledger.PriceStep {
 	var next []ledger.PriceStep
-	if t == nil || b.Load() == nil {
-		return nil
-	}
-	for _, s := range (*t.steps.Load())[b.Name] {
+	for _, s := range t.stepsOf(b, after) {
 		if s.From.After(after) {
+			s.PPM = b.Capped(s.PPM)
 			next = append(next, s)
 		}
 	}
@@ -176,10 +183,7 @@ func (t *Tape) Announced(b *price.Book, after time.Time) []ledger.PriceStep {
 
 // Until is when the multiplier of an instant may end, as far as is published: zero where nothing is known to end.
 func (t *Tape) Until(b *price.Book, at time.Time) (until time.Time) {
-	if t == nil || b.Load() == nil {
-		return until
-	}
-	for _, s := range (*t.steps.Load())[b.Name] {
+	for _, s := range t.stepsOf(b, at) {
 		for _, edge := range [...]time.Time{s.From, s.Until} {
 			if edge.After(at) && (until.IsZero() || edge.Before(until)) {
 				until = edge

@@ -14,6 +14,7 @@ import (
 	"talea/internal/fleet"
 	"talea/internal/identity"
 	"talea/internal/ledger"
+	"talea/internal/price"
 	"talea/internal/store/sqlite"
 	"talea/internal/tape"
 	"talea/internal/world"
@@ -43,6 +44,8 @@ price_books:
   currency: EUR
   prices:
   - {model: m, meter: input, price: "1.00"}
+- {name: contract, currency: EUR, base: public, load_cap: "1.1", prices: []}
+- {name: firm, currency: EUR, base: public, load: fixed, prices: []}
 accounts:
 - {path: acme, currency: EUR, timezone: Europe/Berlin, price_book: public}
 `
@@ -109,15 +112,22 @@ func (r *rig) live(from, to int, running int64) {
 	}
 }
 
-// at is the multiplier in force at a minute, and the number of its step.
-func (r *rig) at(book string, minute float64) string {
+// book finds a price book by its name.
+func (r *rig) book(name string) *price.Book {
+	r.t.Helper()
 	for _, b := range r.world.Current().Books() {
-		if b.Name == book {
-			ppm, step := r.tape.At(b, noon.Add(time.Duration(minute*float64(time.Minute))))
-			return fmt.Sprint(ppm, "/", step)
+		if b.Name == name {
+			return b
 		}
 	}
-	return "no book"
+	r.t.Fatalf("there is no price book %s", name)
+	return nil
+}
+
+// at is the multiplier in force at a minute, and the number of its step.
+func (r *rig) at(book string, minute float64) string {
+	ppm, step := r.tape.At(r.book(book), noon.Add(time.Duration(minute*float64(time.Minute))))
+	return fmt.Sprint(ppm, "/", step)
 }
 
 // A quarter of an hour's load moves the price one rung, in the quarter after the next, and everybody can see it coming.
@@ -137,9 +147,15 @@ func TestTape(t *testing.T) {
 	if got := r.at("public", 29.999); got != "1000000/1" {
 		t.Errorf("before it begins: %s", got)
 	}
-	if next := r.tape.Announced(r.world.Current().Books()[1], noon.Add(16*time.Minute)); len(next) != 1 || next[0].PPM != 1_250_000 || next[0].Load != 900_000 ||
+	if next := r.tape.Announced(r.book("public"), noon.Add(16*time.Minute)); len(next) != 1 || next[0].PPM != 1_250_000 || next[0].Load != 900_000 ||
 		len(next[0].Inputs) != 1 || next[0].Inputs[0].Engine != "e" || next[0].Inputs[0].Samples != 15 {
 		t.Errorf("announced %+v", next)
+	}
+	if next := r.tape.Announced(r.book("contract"), noon.Add(16*time.Minute)); len(next) != 1 || next[0].PPM != 1_100_000 {
+		t.Errorf("announced to a contract with a cap: %+v", next)
+	}
+	if got := r.at("contract", 30) + " " + r.at("firm", 30); got != "1100000/2 1000000/0" {
+		t.Errorf("contracts over the book, with a cap and with fixed prices: %s", got)
 	}
 	if got := r.at("fixed", 31); got != "1000000/0" {
 		t.Errorf("a book without a ladder: %s", got)

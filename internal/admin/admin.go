@@ -83,6 +83,7 @@ var routes = []route{
 	{"POST", "/v1/keys/revoke", (*Server).revokeKey},
 	{"POST", "/v1/models/release", (*Server).releaseModel},
 	{"GET", "/v1/usage", (*Server).usage},
+	{"POST", "/v1/estimate", (*Server).estimate},
 	{"GET", "/v1/limits", (*Server).limits},
 	{"GET", "/v1/notices", (*Server).notices},
 	{"GET", "/v1/requests/", (*Server).request},

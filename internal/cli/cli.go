@@ -117,7 +117,7 @@ exhausted, 6 the books differ.`,
 		return UsageError("%v; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(p.Commands...)
-	root.AddCommand(p.apply(), p.validate(), p.key(), p.model(), p.usage(), p.limits(), p.notices(), p.why(), p.ledger(), p.backup(), p.restore(), p.rate(), p.rerate(), p.price(), p.version())
+	root.AddCommand(p.apply(), p.validate(), p.key(), p.model(), p.usage(), p.limits(), p.notices(), p.why(), p.ledger(), p.backup(), p.restore(), p.rate(), p.estimate(), p.rerate(), p.price(), p.version())
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil { // cobra's own has neither, and takes any word
 		completion.Args, completion.RunE = NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -162,6 +162,9 @@ func (s *stage) run(line string) string {
 	case words[0] == ">" && words[1] == "stop":
 		s.stop()
 		return ""
+	case words[0] == ">" && words[1] == "write": // FILE text
+		s.write(words[2], strings.Join(words[3:], " "))
+		return ""
 	case words[0] == ">" && words[1] == "replace" && len(words) == 5: // in FILE this that
 		b, err := os.ReadFile(words[2])
 		if err != nil || !strings.Contains(string(b), words[3]) {

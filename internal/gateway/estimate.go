@@ -1,11 +1,16 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
+	"talea/internal/account"
 	"talea/internal/engine"
 	"talea/internal/jsonscan"
 	"talea/internal/ledger"
@@ -48,6 +53,68 @@ func (x *exchange) estimate() error {
 		return err
 	}
 	return x.writeJSON(append(body, '\n'))
+}
+
+// Question is what an operator wants estimated: a body as a tenant would send it, or numbers of tokens.
+type Question struct {
+	Account   string    `json:"account"`
+	At        time.Time `json:"at,omitzero"`        // now unless said
+	Endpoint  string    `json:"endpoint,omitempty"` // told by the body unless said
+	Body      string    `json:"body,omitempty"`     // JSON; instead of what follows
+	Model     string    `json:"model,omitempty"`
+	Tier      string    `json:"service_tier,omitempty"`
+	Input     int64     `json:"input,omitempty"`      // tokens of the prompt
+	Output    int64     `json:"output,omitempty"`     // tokens of the answer that are expected; what is learnt unless said
+	MaxOutput int64     `json:"max_output,omitempty"` // the most that may be answered; the model's default unless said
+}
+
+// Estimate answers an operator's question as a request of a key of the account would be answered that has no limits of its own.
+// The error is a *refusal.Refusal.
+func (g *Gateway) Estimate(ctx context.Context, q Question) (*quote.Answer, error) {
+	now := g.Clock.Now()
+	x := &exchange{g: g, r: &http.Request{Header: http.Header{}}, ctx: ctx, started: now, id: g.ids.Mint(now), snap: g.World.Current()}
+	a := x.snap.Account(account.Path(q.Account))
+	if a == nil {
+		return nil, refusal.At(refusal.NotFound, "account", fmt.Sprintf("There is no account %q.", q.Account))
+	}
+	x.key = x.snap.Visitor(a)
+	body := []byte(q.Body)
+	if q.Body == "" {
+		if q.Model == "" || min(q.Input, q.Output, q.MaxOutput) < 0 || max(q.Input, q.Output, q.MaxOutput) > 1<<31-1 {
+			return nil, refusal.At(refusal.Malformed, "model", "An estimate needs a body, or a model and numbers of tokens from 0 on.")
+		}
+		x.given = &quote.Tokens{Input: q.Input, Output: q.Output}
+		body = chatOf(&q)
+	}
+	ep, err := endpointOf(g.metered, body, q.Endpoint)
+	if err == nil {
+		if no := x.req.parse(ep, body); no != nil {
+			err = no
+		}
+	}
+	if q.At.IsZero() {
+		q.At = now
+	}
+	var answer *quote.Answer
+	if err == nil {
+		answer, err = x.quotes(q.At)
+	}
+	if err != nil {
+		return nil, x.refusalOf(err)
+	}
+	return answer, nil
+}
+
+// chatOf is the body of a chat that asks what a question asks, but for its prompt.
+func chatOf(q *Question) []byte {
+	b := jsonscan.AppendQuote([]byte(`{"messages":[{"role":"user","content":""}],"model":`), q.Model)
+	if q.MaxOutput > 0 {
+		b = strconv.AppendInt(append(b, `,"max_tokens":`...), q.MaxOutput, 10)
+	}
+	if q.Tier != "" {
+		b = jsonscan.AppendQuote(append(b, `,"service_tier":`...), q.Tier)
+	}
+	return append(b, '}')
 }
 
 // estimateQuery reads `at` and `endpoint`.
@@ -136,6 +203,9 @@ func (x *exchange) quote() (*quote.Offering, error) {
 	if x.bounds, err = x.offer.Model.Bounds(x.req.shape); err != nil {
 		return nil, boundRefusal(err)
 	}
+	if x.given != nil {
+		x.bounds.Input = min(x.given.Input, x.offer.Model.ContextTokens)
+	}
 	x.row, x.position = &row.Row, x.positionAt(&row.Row, x.asOf)
 	o := &quote.Offering{Model: x.offer.Model.Name, ServiceTier: tier, PriceVersion: x.offer.Book.Version, Expect: x.expect()}
 	x.inputBound = x.bounds.Input
@@ -176,16 +246,21 @@ func (x *exchange) mostBounds() usage.Bounds {
 func (x *exchange) expect() quote.Expectation {
 	known := x.g.experience(x.offer.Model.Name)
 	e := quote.Expectation{Tokens: quote.Tokens{Input: x.bounds.Input, Output: x.bounds.Output}, InputSource: quote.Bound, OutputSource: quote.Bound}
-	if n := known.prompts.Load(); n > 0 && x.bounds.Input <= 1<<40 {
+	if n := known.prompts.Load(); x.given == nil && n > 0 && x.bounds.Input <= 1<<40 {
 		e.Input, e.InputSource = max(1, x.bounds.Input*mean(n, &known.shares)/1_000_000), quote.Learnt
 	}
-	if m := x.req.countable(); m != nil && x.offer.Model.Name == x.req.model { // of the others, asking each would be too much
+	if x.given != nil {
+		e.InputSource = quote.Given
+	} else if m := x.req.countable(); m != nil && x.offer.Model.Name == x.req.model { // of the others, asking each would be too much
 		if n, ok := x.engineCount(m); ok {
 			e.Input, e.InputSource = n, quote.Counted
 		}
 	}
 	if n := known.answers.Load(); n > 0 && x.bounds.Output > 0 {
 		e.Output, e.OutputSource = min(x.bounds.Output, mean(n, &known.lengths)*x.answers()), quote.Learnt
+	}
+	if x.given != nil && x.given.Output > 0 {
+		e.Output, e.OutputSource = x.given.Output, quote.Given
 	}
 	return e
 }

@@ -21,6 +21,7 @@ import (
 	"talea/internal/meter"
 	"talea/internal/money"
 	"talea/internal/price"
+	"talea/internal/quote"
 	"talea/internal/rating"
 	"talea/internal/refusal"
 	"talea/internal/usage"
@@ -38,9 +39,10 @@ type exchange struct {
 
 	id               usage.ID
 	started          time.Time
-	asOf             time.Time // of the offering and its price: later than started where it has waited for a slot
-	slot             *line     // that it has taken; nil for none
-	degradedTo       string    // the model that is used instead of the one that was asked for; "" for none
+	asOf             time.Time     // of the offering and its price: later than started where it has waited for a slot
+	slot             *line         // that it has taken; nil for none
+	given            *quote.Tokens // what an operator's estimate is about, instead of a prompt; nil for all requests
+	degradedTo       string        // the model that is used instead of the one that was asked for; "" for none
 	ctx              context.Context
 	cancel           context.CancelCauseFunc
 	snap             *world.Snapshot

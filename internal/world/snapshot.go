@@ -182,6 +182,9 @@ func (s *Snapshot) priced(b *price.Book, m *catalog.Model, organisation string) 
 	})
 }
 
+// Visitor returns a key of an account that nobody has: what an offering would be for it.
+func (s *Snapshot) Visitor(a *Account) *Key { return &Key{Account: a, snapshot: s} }
+
 // Offers returns everything that the key may use, by the model's name.
 func (k *Key) Offers() []*Offer {
 	var list []*Offer

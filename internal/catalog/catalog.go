@@ -56,6 +56,7 @@ type Model struct {
 	AudioTokens            int64    `json:"audio_tokens,omitempty"`              // most for one audio; 0 refuses audio
 	ContextShift           bool     `json:"context_shift,omitempty"`             // the engine drops the oldest tokens and goes on when the context is full
 	MaxConcurrent          int64    `json:"max_concurrent,omitempty"`            // requests that its engines work on at a time, the others wait; 0 is no bound
+	FlexBelowPPM           int64    `json:"flex_below_ppm,omitempty"`            // share of those below which tiers cheaper than list price are served; DefaultFlexBelow unless said
 	Family                 string   `json:"family,omitempty"`
 	Revision               string   `json:"revision,omitempty"`
 	Quantisation           string   `json:"quantisation,omitempty"`
@@ -106,6 +107,10 @@ func SizeClasses() []string {
 	return names
 }
 
+// DefaultFlexBelow is the share of a model's slots, in parts per million, below which tiers cheaper than list price are
+// served where the model does not say.
+const DefaultFlexBelow = 650_000
+
 // Complete returns the model with everything filled in that its operator left out, or every fault that it has.
 func (m Model) Complete() (*Model, error) {
 	if err := m.check(); err != nil {
@@ -152,11 +157,14 @@ func (m *Model) check() error {
 		{"template_tokens", m.TemplateTokens, maxTokens}, {"image_tokens", m.ImageTokens, maxTokens},
 		{"audio_tokens", m.AudioTokens, maxTokens}, {"max_output_tokens", m.MaxOutputTokens, maxTokens},
 		{"default_max_output_tokens", m.DefaultMaxOutputTokens, maxTokens},
-		{"max_concurrent", m.MaxConcurrent, million},
+		{"max_concurrent", m.MaxConcurrent, million}, {"flex_below", m.FlexBelowPPM, million},
 	} {
 		if f.value < 0 || f.value > f.limit {
 			fault("%s is out of range", f.name)
 		}
+	}
+	if m.FlexBelowPPM > 0 && m.MaxConcurrent == 0 {
+		fault("flex_below is a share of max_concurrent, which it lacks")
 	}
 	if m.ActiveParameters > m.Parameters {
 		fault("active_parameters is above parameters")

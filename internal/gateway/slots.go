@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -20,6 +21,7 @@ type slots struct {
 // line is the requests of one model.
 type line struct {
 	most    int64
+	below   int64 // parts per million of most: while less of it runs, tiers below list price are served
 	running int64
 	waiting []*place // in the order in which they are served
 }
@@ -35,14 +37,25 @@ const (
 	maxWaiting  = 1024 // requests before one in its line: one more is refused
 )
 
-// free reports whether there is a slot for a rank. A tenth of them, and at least one where there are two, is not for tiers
-// below list price: however many of those run, a request at list price waits for its equals only.
+// free reports whether there is a slot for a rank. Tiers below list price wait until the load, which is the share of slots
+// that are taken, is below a threshold. A tenth of the slots, and at least one where there are two, is never for them:
+// however many of those run, a request at list price waits for its equals only.
 func (l *line) free(rank int64) bool {
-	most := l.most
-	if rank < atListPrice && most > 1 {
-		most -= max(1, most/10)
+	if rank >= atListPrice {
+		return l.running < l.most
 	}
-	return l.running < most
+	if l.most > 1 && l.running >= l.most-max(1, l.most/10) {
+		return false
+	}
+	return l.running*1_000_000 < l.most*l.below
+}
+
+// rankOf is the place of a service tier in a line: its multiplier, and batch behind all that pay as little.
+func rankOf(tier string, ppm int64) int64 {
+	if tier == "batch" {
+		return min(ppm, atListPrice) - 1
+	}
+	return ppm
 }
 
 // take takes a slot of a model for a tier, and says whether it had to wait. A nil line is that there was none in time.
@@ -52,7 +65,7 @@ func (s *slots) take(ctx context.Context, m *catalog.Model, rank int64, patience
 		l = &line{}
 		s.lines[m.Name] = l
 	}
-	l.most = m.MaxConcurrent
+	l.most, l.below = m.MaxConcurrent, cmp.Or(m.FlexBelowPPM, catalog.DefaultFlexBelow)
 	at := 0
 	for at < len(l.waiting) && l.waiting[at].rank >= rank {
 		at++
@@ -112,10 +125,11 @@ func (x *exchange) enter() error {
 	if x.offer.Model.MaxConcurrent == 0 {
 		return nil
 	}
-	rank, sold := x.offer.Book.Tier(x.req.served(), x.asOf)
+	ppm, sold := x.offer.Book.Tier(x.req.served(), x.asOf)
 	if !sold {
 		return nil // the next hop refuses it
 	}
+	rank := rankOf(x.req.served(), ppm)
 	patience := x.g.Limits.Queue
 	if rank < atListPrice {
 		patience *= 10

@@ -190,3 +190,76 @@ func TestUnknownTier(t *testing.T) {
 		}
 	}
 }
+
+// TestFlexWaitsForLoad: a request at a lower price waits while the load is not below the model's threshold, with nothing
+// held; a request at list price does not; batch work is behind what costs as little. What is served is in the answer, and billed.
+func TestFlexWaitsForLoad(t *testing.T) {
+	q := newQueued(t, 4, gateway.Limits{})
+	q.apply(`models:
+- {name: m, served_as: m, engines: [e0], parameters: 8.03e9, context_tokens: 131072, max_output_tokens: 4096, default_max_output_tokens: 1000, max_concurrent: 4, flex_below: "0.5"}
+price_books:
+- name: public
+  currency: EUR
+  timezone: Europe/Berlin
+  effective: {from: 2026-01-01T00:00:00+01:00}
+  service_tiers: {batch: {multiplier: "0.5"}, flex: {multiplier: "0.5"}}
+  prices: [{model: m, meter: input, price: "1.00"}, {model: m, meter: output, price: "4.00"}]
+`)
+	for _, word := range []string{"one", "two"} {
+		q.ask(word, "standard")
+		q.gate.next(t)
+	}
+	q.ask("batch", "batch")
+	q.waiting(1)
+	q.ask("flex", "flex")
+	q.waiting(2)
+	if n := q.ledger.OpenHolds(); n != 2 {
+		t.Fatalf("%d holds are open: who waits for load holds nothing", n)
+	}
+	q.ask("three", "standard")
+	if word := q.gate.next(t); word != "three" {
+		t.Fatalf("%q runs at a load of one half", word)
+	}
+	end := func() {
+		t.Helper()
+		q.gate.goOn <- struct{}{}
+		if p := <-q.replies; p.status != http.StatusOK { // its slot was given back before its answer ended
+			t.Fatalf("status %d: %s", p.status, p.body)
+		}
+	}
+	end()
+	if n := q.gw.Waiting("m"); n != 2 {
+		t.Fatalf("%d wait at a load of one half, want 2", n)
+	}
+	for _, want := range []string{"flex", "batch"} {
+		end()
+		if word := q.gate.next(t); word != want {
+			t.Fatalf("%q runs, want %s", word, want)
+		}
+	}
+	for range 2 {
+		q.gate.goOn <- struct{}{}
+	}
+	tiers := map[string]bool{}
+	for range 2 {
+		p := <-q.replies
+		r := q.record(p)
+		tiers[r.TierServed] = r.Charge.String() == "0.000056" && p.header.Get("X-Service-Tier") == r.TierServed
+	}
+	if !tiers["flex"] || !tiers["batch"] {
+		t.Errorf("served and charged: %v", tiers)
+	}
+}
+
+// TestFlexInTime: a request that waits for load is told so in the end; nothing was held.
+func TestFlexInTime(t *testing.T) {
+	q := newQueued(t, 2, gateway.Limits{Queue: time.Millisecond})
+	q.ask("runs", "standard")
+	q.gate.next(t)
+	p := q.chat("GOOD", `{"model":"m","service_tier":"batch","messages":[{"role":"user","content":"word-late"}]}`)
+	if p.status != http.StatusServiceUnavailable || p.code(t) != "overloaded" || p.header.Get("Retry-After") == "" || q.ledger.OpenHolds() != 1 {
+		t.Errorf("status %d, code %s, %d holds: %s", p.status, p.code(t), q.ledger.OpenHolds(), p.body)
+	}
+	q.gate.goOn <- struct{}{}
+	<-q.replies
+}

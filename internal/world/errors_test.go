@@ -46,7 +46,10 @@ func TestErrors(t *testing.T) {
 		{"parameters: 8.03e9", "tokens_per_byte: 1.0000001", `13:20: model "m": tokens_per_byte must be above 0, with at most 6 decimals`},
 		{"parameters: 8.03e9", "tokens_per_byte: -1", `13:20: model "m": tokens_per_byte must be above 0, with at most 6 decimals`},
 		{"context_tokens: 131072", "context_tokens: 4095", `10:3: model "m": max_output_tokens is above context_tokens`},
-		{"name: m\n", "modle: m\n", "10:3: unknown key \"modle\" in model; known are name, served_as, engines, parameters, active_parameters, kv_bytes_per_token, size_class, context_tokens, max_output_tokens, default_max_output_tokens, tokens_per_byte, message_tokens, template_tokens, image_tokens, audio_tokens, context_shift, max_concurrent, family, revision, quantisation, tokenizer\n10:3: model lacks the key \"name\""},
+		{"parameters: 8.03e9", "max_concurrent: 9\n  flex_below: 0", `14:15: model "m": flex_below must be above 0, with at most 6 decimals`},
+		{"parameters: 8.03e9", "max_concurrent: 9\n  flex_below: 1.1", `10:3: model "m": flex_below is out of range`},
+		{"parameters: 8.03e9", "flex_below: 0.5", `10:3: model "m": flex_below is a share of max_concurrent, which it lacks`},
+		{"name: m\n", "modle: m\n", "10:3: unknown key \"modle\" in model; known are name, served_as, engines, parameters, active_parameters, kv_bytes_per_token, size_class, context_tokens, max_output_tokens, default_max_output_tokens, tokens_per_byte, message_tokens, template_tokens, image_tokens, audio_tokens, context_shift, max_concurrent, flex_below, family, revision, quantisation, tokenizer\n10:3: model lacks the key \"name\""},
 		// price books: package price checks what is inside
 		{`price: "1.00"`, `price: "-1.00"`, `23:5: price -1 is negative`},
 		{"  prices:\n", "  price_instant: cheapest\n  prices:\n", `18:3: price_book "public": price_instant cheapest: only "talea rate" knows it yet, requests cannot be charged so`},

@@ -69,6 +69,7 @@ type modelSpec struct {
 	AudioTokens      int64            `yaml:"audio_tokens"`
 	ContextShift     bool             `yaml:"context_shift"`
 	MaxConcurrent    int64            `yaml:"max_concurrent"`
+	FlexBelow        resource.Decimal `yaml:"flex_below"`
 	Family           string           `yaml:"family"`
 	Revision         string           `yaml:"revision"`
 	Quantisation     string           `yaml:"quantisation"`
@@ -281,6 +282,21 @@ func checkURL(text string) error {
 	return nil
 }
 
+// factor reads parts per million, 0 where the file has none.
+func (r *reader) factor(model, key string, d resource.Decimal) int64 {
+	if d.Text == "" {
+		return 0
+	}
+	const femtoPerPPM = 1_000_000_000
+	a, err := money.ParseAmount(d.Text) // as exact as money, and six decimals are what a factor has
+	femto, fits := a.Int64()
+	if err != nil || !fits || femto%femtoPerPPM != 0 || femto <= 0 {
+		r.fail(d.Pos, "model %q: %s must be above 0, with at most 6 decimals", model, key)
+		return 0
+	}
+	return femto / femtoPerPPM
+}
+
 func (r *reader) model(s *modelSpec) *catalog.Model {
 	r.named(s.Pos, s.Name)
 	m := &catalog.Model{
@@ -291,16 +307,8 @@ func (r *reader) model(s *modelSpec) *catalog.Model {
 	}
 	m.Parameters = r.whole(s.Name, "parameters", s.Parameters)
 	m.ActiveParameters = r.whole(s.Name, "active_parameters", s.ActiveParameters)
-	if d := s.TokensPerByte; d.Text != "" {
-		const femtoPerPPM = 1_000_000_000
-		a, err := money.ParseAmount(d.Text) // as exact as money, and six decimals are what a factor has
-		femto, fits := a.Int64()
-		if err != nil || !fits || femto%femtoPerPPM != 0 || femto <= 0 {
-			r.fail(d.Pos, "model %q: tokens_per_byte must be above 0, with at most 6 decimals", s.Name)
-		} else {
-			m.InputFactorPPM = femto / femtoPerPPM
-		}
-	}
+	m.InputFactorPPM = r.factor(s.Name, "tokens_per_byte", s.TokensPerByte)
+	m.FlexBelowPPM = r.factor(s.Name, "flex_below", s.FlexBelow)
 	if _, err := m.Complete(); err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			r.fail(s.Pos, "model %q: %s", s.Name, line)

@@ -259,6 +259,20 @@ func stepped() *price.Row {
 	return r
 }
 
+// Three lines under steps, with a multiplier of time and of tier in the row, as most requests of such a book have:
+//
+//	go test ./internal/rating -run '^$' -bench 'Rate' -cpu 1 -count 6
+func BenchmarkRateThreeLines(b *testing.B) {
+	b.ReportAllocs()
+	c, prices, dst, at := counts(234, 1000, -1, 987), stepped(), make([]usage.Line, 0, 8), Position{20_000_000, 20_000_000}
+	for b.Loop() {
+		if lines, _, err := Rate(dst, c, prices, at); err != nil || len(lines) != 3 {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Five lines: the request crosses a step on both sides.
 func BenchmarkRateSteps(b *testing.B) {
 	b.ReportAllocs()
 	c, prices, dst, at := counts(234, 1000, -1, 987), stepped(), make([]usage.Line, 0, 8), Position{9_999_000, 99_999_500}

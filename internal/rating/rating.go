@@ -106,21 +106,28 @@ func rateForms(dst []usage.Line, c *usage.Counts, r *price.Row, before Position)
 	var done [usage.NumMeters]int64 // of each form: what its classes have used in this request so far
 	lines := dst
 	for m := range usage.NumMeters {
-		n, i := c.Get(m), formOf(r, m)
-		from := len(lines)
-		switch {
-		case n == 0 || !r.Has[m] && m == usage.Requests:
-			continue
-		case !r.Has[m]:
-			return dst, money.Amount{}, notPriced(r, m)
-		case i >= 0:
-			lines = rateForm(lines, m, c, &r.Forms[i], before.of(i), done[i])
-			done[i] += n
-		default:
-			lines = append(lines, lineOf(m, usage.LineUsage, n, r.Rates[m]))
+		n := c.Get(m)
+		if n == 0 {
+			continue // most classes: before anything is looked for
 		}
-		for _, line := range lines[from:] {
-			sum = sum.Add(line.Amount)
+		if !r.Has[m] {
+			if m == usage.Requests {
+				continue
+			}
+			return dst, money.Amount{}, notPriced(r, m)
+		}
+		i := formOf(r, m)
+		if i < 0 {
+			amount := r.Rates[m].Times(n)
+			sum = sum.Add(amount)
+			lines = append(lines, usage.Line{Meter: m, Quantity: n, UnitPrice: r.Rates[m], Amount: amount})
+			continue
+		}
+		from := len(lines)
+		lines = rateForm(lines, m, c, &r.Forms[i], before.of(i), done[i])
+		done[i] += n
+		for j := from; j < len(lines); j++ {
+			sum = sum.Add(lines[j].Amount)
 		}
 	}
 	if len(lines) > len(dst) && sum.Cmp(r.Minimum) < 0 {

@@ -49,7 +49,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds")
 	flag.IntVar(&o.connections, "c", 32, "connections")
 	flag.StringVar(&o.only, "only", "chat,stream", "what to measure, by commas: chat or stream, with /connections for one number of them; hold; open")
-	flag.IntVar(&o.records, "records", 1_000_000, "requests in the ledger that open opens")
+	flag.IntVar(&o.records, "records", 1_000_000, "requests in the ledger that open opens and rerate rates again")
 	flag.StringVar(&o.talea, "talea", "", "talea binary to measure (default: built from this tree)")
 	flag.StringVar(&o.against, "against", "", "another talea binary, measured in the same rounds")
 	flag.StringVar(&o.profile, "profile", "", "write a processor profile of talea under chat to `FILE`, and under streams to FILE.stream")
@@ -93,7 +93,7 @@ var workloads = []workload{
 // run measures what was asked for.
 func run(o *options) error {
 	known := false
-	for name, measure := range map[string]func(*options) error{"hold": holds, "open": opens} {
+	for name, measure := range map[string]func(*options) error{"hold": holds, "open": opens, "rerate": rerates} {
 		if o.wants(name) {
 			known = true
 			if err := measure(o); err != nil {

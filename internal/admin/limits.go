@@ -45,7 +45,7 @@ type Alert struct {
 // Over is by how much a limit is exceeded, and the lawful reason.
 type Over struct {
 	Amount string `json:"amount"`
-	Cause  string `json:"cause"` // "lowered", "alert_only"
+	Cause  string `json:"cause"` // "lowered", "correction", "alert_only"
 }
 
 // Notice says that what was used of a limit has come to one of its thresholds: once for each amount in each period.

@@ -177,7 +177,7 @@ func (s *Server) request(r *http.Request) (any, error) {
 		}
 		limits = append(limits, out)
 	}
-	return splice(rec, limits, no)
+	return splice(rec, limits, s.corrections(rec), no)
 }
 
 // findPatience is how long a request is looked for: its refusal was said before it was written.
@@ -202,8 +202,8 @@ func (s *Server) find(ctx context.Context, id usage.ID) (rec *usage.Record, touc
 	}
 }
 
-// splice puts the limits and the refusal behind the last member of a record.
-func splice(rec *usage.Record, limits []TouchedLimit, no []byte) (any, error) {
+// splice puts the limits, corrections and the refusal behind the last member of a record.
+func splice(rec *usage.Record, limits []TouchedLimit, corrections []Correction, no []byte) (any, error) {
 	list, err := json.Marshal(limits)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write limits: %w", err)
@@ -211,6 +211,12 @@ func splice(rec *usage.Record, limits []TouchedLimit, no []byte) (any, error) {
 	b := rec.AppendJSON(nil)
 	b = append(b[:len(b)-1], `,"limits":`...)
 	b = append(b, list...)
+	if len(corrections) > 0 {
+		if list, err = json.Marshal(corrections); err != nil {
+			return nil, fmt.Errorf("cannot write corrections: %w", err)
+		}
+		b = append(append(b, `,"corrections":`...), list...)
+	}
 	if no != nil {
 		b = append(append(b, `,"refusal":`...), no...)
 	}

@@ -20,20 +20,21 @@ import (
 // UsageRow is what one group of settled requests used. Counts are tokens or requests; CacheRead is part of Input, and
 // Reasoning of Output. Only the columns that were grouped by are there.
 type UsageRow struct {
-	Account    string       `json:"account,omitempty"` // path as it was at admission
-	Key        string       `json:"key,omitempty"`     // public id
-	Model      string       `json:"model,omitempty"`
-	Hour       string       `json:"hour,omitempty"`  // 2026-11-24T13+01:00, in the account's time zone
-	Day        string       `json:"day,omitempty"`   // 2026-11-24
-	Month      string       `json:"month,omitempty"` // 2026-11
-	Requests   int64        `json:"requests"`
-	Input      int64        `json:"input_tokens"`
-	CacheRead  int64        `json:"cache_read_input_tokens"`
-	Output     int64        `json:"output_tokens"`
-	Reasoning  int64        `json:"reasoning_output_tokens"`
-	GPUSeconds *json.Number `json:"gpu_seconds"` // null until it is measured
-	Charge     money.Amount `json:"charge"`
-	Currency   string       `json:"currency"`
+	Account     string       `json:"account,omitempty"` // path as it was at admission
+	Key         string       `json:"key,omitempty"`     // public id
+	Model       string       `json:"model,omitempty"`
+	Hour        string       `json:"hour,omitempty"`  // 2026-11-24T13+01:00, in the account's time zone
+	Day         string       `json:"day,omitempty"`   // 2026-11-24
+	Month       string       `json:"month,omitempty"` // 2026-11
+	Requests    int64        `json:"requests"`
+	Input       int64        `json:"input_tokens"`
+	CacheRead   int64        `json:"cache_read_input_tokens"`
+	Output      int64        `json:"output_tokens"`
+	Reasoning   int64        `json:"reasoning_output_tokens"`
+	GPUSeconds  *json.Number `json:"gpu_seconds"` // null until it is measured
+	Charge      money.Amount `json:"charge"`
+	Corrections money.Amount `json:"corrections,omitzero"` // posted by re-ratings in this time, of whatever time
+	Currency    string       `json:"currency"`
 }
 
 // Columns are what usage can be grouped by, in the order of a row's fields.
@@ -91,6 +92,7 @@ func (s *Server) usage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	sums.corrections(s.Ledger, org, top, from, to)
 	if top != "" && org == 0 && len(sums.rows) == 0 {
 		return nil, unknownAccount(snap, top)
 	}
@@ -138,11 +140,11 @@ type sums struct {
 	zones map[account.ID]*time.Location
 }
 
-func (s *sums) add(sum *ledger.Sum) {
-	sub := sum.Subject
+// row is the row of a subject at a time.
+func (s *sums) row(sub *usage.Subject, at time.Time) *UsageRow {
 	group := UsageRow{Currency: sub.Currency}
 	for _, name := range s.by {
-		*group.Column(name) = s.value(name, sub, sum.Start)
+		*group.Column(name) = s.value(name, sub, at)
 	}
 	row := s.rows[group]
 	if row == nil {
@@ -150,6 +152,11 @@ func (s *sums) add(sum *ledger.Sum) {
 		*row = group
 		s.rows[group] = row
 	}
+	return row
+}
+
+func (s *sums) add(sum *ledger.Sum) {
+	row := s.row(sum.Subject, sum.Start)
 	n := &sum.Counts
 	row.Requests += sum.Requests
 	row.Input += n[usage.InputUncached] + n[usage.InputCacheRead] + n[usage.InputCacheWrite]
@@ -157,6 +164,25 @@ func (s *sums) add(sum *ledger.Sum) {
 	row.Output += n[usage.OutputContent] + n[usage.OutputReasoning]
 	row.Reasoning += n[usage.OutputReasoning]
 	row.Charge = row.Charge.Add(sum.Charge)
+}
+
+// corrections adds the corrections that were posted in [from, to), where they belong to an account and a time; no key or model
+// has any.
+func (s *sums) corrections(l *ledger.Ledger, org account.ID, top account.Path, from, to time.Time) {
+	orgs := []account.ID{org}
+	if org == 0 {
+		orgs = l.Organisations()
+	}
+	for _, id := range orgs {
+		for _, c := range l.Corrections(id) {
+			if c.At.Before(from) || !c.At.Before(to) || top != "" && !c.Path.Within(top) {
+				continue
+			}
+			sub := &usage.Subject{Account: c.Chain[len(c.Chain)-1], AccountPath: c.Path, Currency: c.Currency}
+			row := s.row(sub, c.At)
+			row.Corrections = row.Corrections.Add(c.Amount)
+		}
+	}
 }
 
 func (s *sums) value(column string, sub *usage.Subject, at time.Time) string {
@@ -184,7 +210,7 @@ func (s *sums) value(column string, sub *usage.Subject, at time.Time) string {
 func (s *sums) sorted() []*UsageRow {
 	rows := []*UsageRow{} // not nil: JSON's [] and not null
 	for _, row := range s.rows {
-		if row.Requests != 0 || !row.Charge.IsZero() || row.Input != 0 || row.Output != 0 {
+		if row.Requests != 0 || !row.Charge.IsZero() || !row.Corrections.IsZero() || row.Input != 0 || row.Output != 0 {
 			rows = append(rows, row)
 		}
 	}

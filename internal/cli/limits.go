@@ -82,6 +82,8 @@ func remarks(l *admin.Limit) string {
 		over := quantity(l.Over.Amount, l) + " over"
 		if l.Over.Cause == "lowered" {
 			over += ": it was lowered"
+		} else if l.Over.Cause == "correction" {
+			over += ": by a correction"
 		}
 		said = append(said, over)
 	}

@@ -34,20 +34,23 @@ type rerateCall struct {
 func (p *Program) rerate() *cobra.Command {
 	var c rerateCall
 	cmd := &cobra.Command{
-		Use:   "rerate --from TIME [--to TIME] (--verify | --dry-run --book NAME[@VERSION] | --dry-run -f FILE)",
+		Use:   "rerate --from TIME [--to TIME] (--verify | --book NAME[@VERSION] | -f FILE) [--dry-run]",
 		Short: "Rate settled requests again, from what the ledger stored",
 		Long: `Rate the stored inputs of settled requests again: billed counts, service tier, admission time, model, size class and step of
 the price tape. Requests are those that were admitted from --from to before --to.
 
 --verify rates each under the very version of the price book that it was rated with: every line and every charge must be what
 was stored, else the first that is not is named, with exit status 6. With --book or -f all of them are rated under one book,
-its version in force at the admission, or the one that is named, and the differences are summed by account. Nothing is written.
+its version in force at the admission, or the one that is named, and the differences are summed by account. Without --dry-run they are posted: one correction for each account, a new entry of
+the log that is added to what is used of the account's budgets in the periods that run now. A correction says what it brings
+the account to, so the same re-rating once more posts nothing.
 Prices that depend on how much was used before count all requests of the organisation from its first, in the order of the log.
 
 The server is asked, or with --data a directory is read, whether a server runs on it or not. Days and months are those of the
 account's time zone, with --data of UTC.`,
 		Example: `  talea rerate --verify --from 2026-11
   talea rerate --dry-run --book public --from 2026-11-01 --to 2026-12-01 --account acme
+  talea rerate --book public --from 2026-11-01 --to 2026-12-01 --account acme --reason "price of cached input was wrong" --who anna
   talea rerate --dry-run -f draft.yaml --from 2026-11 --data /var/lib/talea -o csv`,
 		Args: NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,19 +63,25 @@ account's time zone, with --data of UTC.`,
 			case !c.verify && !other:
 				return UsageError("say under which prices: --book or -f, or --verify for the original ones")
 			case !c.verify && !c.dryRun:
-				return UsageError("corrections are not posted yet: say --dry-run to see the differences")
+				if c.file != "" || c.data != "" || c.To == "" || c.Reason == "" || c.Who == "" {
+					return UsageError("to post corrections say --to, --reason and --who, and a published book with --book; or --dry-run to see them")
+				}
+				c.Post = true
 			}
 			report, err := p.rerated(cmd.Context(), &c)
 			if err != nil {
 				return err
 			}
-			return p.showRerated(report, c.verify)
+			return p.showRerated(report, &c)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.From, "from", "", "beginning (required)")
 	f.StringVar(&c.To, "to", "", "end, exclusive (default: now)")
 	f.StringVar(&c.Book, "book", "", "price book to rate under, NAME or NAME@VERSION; with -f the one of the file")
+	f.StringVar(&c.Reason, "reason", "", "why corrections are posted, for the log")
+	who, _ := p.Lookup("USER")
+	f.StringVar(&c.Who, "who", who, "who posts them, for the log")
 	f.BoolVar(&c.dryRun, "dry-run", false, "only show the differences; exit status 3 if there is one")
 	f.BoolVar(&c.verify, "verify", false, "prove that the original prices give what was stored")
 	return p.rerateFlags(cmd, &c)
@@ -262,7 +271,8 @@ func bar(w io.Writer, what string) func(done, total int64) {
 	}
 }
 
-func (p *Program) showRerated(report *rerate.Report, verify bool) error {
+func (p *Program) showRerated(report *rerate.Report, c *rerateCall) error {
+	verify := c.verify
 	wrong := report.Difference
 	changes := false
 	for i := range report.Accounts {
@@ -282,7 +292,9 @@ func (p *Program) showRerated(report *rerate.Report, verify bool) error {
 	switch {
 	case wrong != "":
 		return &exitError{ExitBooksDiffer, errSaid}
-	case changes && !verify:
+	case c.Post && p.format == "table":
+		return p.said("\n%d corrections posted\n", report.Corrections)
+	case changes && c.dryRun:
 		return &exitError{ExitChanges, errSaid}
 	}
 	return nil
@@ -295,18 +307,18 @@ func (p *Program) showSums(report *rerate.Report, sums []rerate.Sum, what string
 		return fmt.Errorf("cannot print the result: %w", err)
 	}
 	return p.show(answer, &rerate.Report{}, func() *table {
-		t := &table{columns: []column{{"account", what, text}, {"requests", "requests", count}, {"charged", "charged", sum}, {"rated", "rated again", sum},
+		t := &table{columns: []column{{"account", what, text}, {"requests", "requests", count}, {"charged", "charged", sum}, {"corrected", "corrected", sum}, {"rated", "rated again", sum},
 			{"difference", "difference", sum}, {"currency", "", text}}}
-		var charged, rated, difference money.Amount
+		var charged, corrected, rated, difference money.Amount
 		requests, mixed := int64(0), false
 		for i := range sums {
 			s := &sums[i]
-			t.add(string(s.Account), strconv.FormatInt(s.Requests, 10), s.Charged.String(), s.Rated.String(), s.Difference.String(), s.Currency)
+			t.add(string(s.Account), strconv.FormatInt(s.Requests, 10), s.Charged.String(), s.Corrected.String(), s.Rated.String(), s.Difference.String(), s.Currency)
 			requests, mixed = requests+s.Requests, mixed || s.Currency != sums[0].Currency
-			charged, rated, difference = charged.Add(s.Charged), rated.Add(s.Rated), difference.Add(s.Difference)
+			charged, corrected, rated, difference = charged.Add(s.Charged), corrected.Add(s.Corrected), rated.Add(s.Rated), difference.Add(s.Difference)
 		}
 		if len(sums) > 1 && !mixed {
-			t.totals = append(t.totals, []string{"total", strconv.FormatInt(requests, 10), charged.String(), rated.String(), difference.String(), sums[0].Currency})
+			t.totals = append(t.totals, []string{"total", strconv.FormatInt(requests, 10), charged.String(), corrected.String(), rated.String(), difference.String(), sums[0].Currency})
 		}
 		return t
 	})

@@ -77,10 +77,16 @@ func (p *Program) showUsage(answer json.RawMessage, by string) error {
 		}
 	}
 	return p.show(answer, &rows, func() *table {
+		corrections := column{"corrections", "", hidden} // most have none
+		for i := range rows {
+			if !rows[i].Corrections.IsZero() {
+				corrections = column{"corrections", "corrections", sum}
+			}
+		}
 		t := &table{columns: append(columns,
 			column{"requests", "requests", count}, column{"input_tokens", "input tokens", count}, column{"cache_read_input_tokens", "of these cached", count},
 			column{"output_tokens", "output tokens", count}, column{"reasoning_output_tokens", "of these reasoning", count},
-			column{"gpu_seconds", "", hidden}, column{"charge", "charge", sum}, column{"currency", "", text})}
+			column{"gpu_seconds", "", hidden}, column{"charge", "charge", sum}, corrections, column{"currency", "", text})}
 		totals := map[string]*admin.UsageRow{}
 		for i := range rows {
 			t.rows = append(t.rows, usageCells(&rows[i], columns))
@@ -111,7 +117,7 @@ func usageCells(r *admin.UsageRow, by []column) []string {
 	if r.GPUSeconds != nil {
 		gpu = r.GPUSeconds.String()
 	}
-	return append(cells, gpu, r.Charge.String(), r.Currency)
+	return append(cells, gpu, r.Charge.String(), r.Corrections.String(), r.Currency)
 }
 
 // addUsage adds a row to the total of its currency.
@@ -127,4 +133,5 @@ func addUsage(totals map[string]*admin.UsageRow, r *admin.UsageRow) {
 	sum.Output += r.Output
 	sum.Reasoning += r.Reasoning
 	sum.Charge = sum.Charge.Add(r.Charge)
+	sum.Corrections = sum.Corrections.Add(r.Corrections)
 }

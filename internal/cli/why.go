@@ -105,8 +105,9 @@ type request struct {
 		Fault  string `json:"fault"`
 		Micros *int64 `json:"us"`
 	} `json:"attempts"`
-	Limits  []admin.TouchedLimit `json:"limits"`
-	Refusal *refused             `json:"refusal"`
+	Limits      []admin.TouchedLimit `json:"limits"`
+	Corrections []admin.Correction   `json:"corrections"`
+	Refusal     *refused             `json:"refusal"`
 }
 
 func (p *Program) printRefusal(r *refused) error {
@@ -142,6 +143,10 @@ func (p *Program) printRecord(r *request) error {
 	}
 	if r.Refusal != nil {
 		facts = append(facts, [2]string{"answered", r.Refusal.Code + ": " + r.Refusal.Message})
+	}
+	for _, c := range r.Corrections {
+		facts = append(facts, [2]string{"corrected", fmt.Sprintf("%s: among %d requests of %s from %s to %s by %s %s in all, by %s under %s: %s", c.At.UTC().Format(time.DateTime), c.Requests,
+			c.Account, c.From.UTC().Format(time.DateTime), c.To.UTC().Format(time.DateTime), c.Amount, c.Currency, c.Who, c.Book, c.Reason)})
 	}
 	p.facts(facts)
 	fmt.Fprintln(p.Stdout)

@@ -122,28 +122,29 @@ type auditor struct {
 
 // auditOrg is what one organisation's log says so far.
 type auditOrg struct {
-	id       account.ID
-	name     string // first segment of a path; "" until one was read
-	shard    int64
-	seq      int64
-	hash     Hash
-	epoch    int64
-	clean    int64 // epoch at whose beginning no older hold was open
-	at       int64
-	subjects []*auditSubject
-	rows     []*auditRow
-	limits   []*auditLimit
-	limitsOf map[int64][]*auditLimit // by account
-	periods  []*auditPeriod
-	counters []*auditCounter
-	balances map[auditKey]*auditBalance
-	usage    map[auditKey]*auditUsage
-	open     map[int64]*auditHold // by request
-	keys     map[string]auditRepeat
-	noticed  map[auditNotice]bool
-	due      []auditNotice // what must be noticed before anything else is written
-	cause    int64         // the request that made it due, 0 for a limit that was changed
-	headed   bool          // its head was compared
+	id          account.ID
+	name        string // first segment of a path; "" until one was read
+	shard       int64
+	seq         int64
+	hash        Hash
+	epoch       int64
+	clean       int64 // epoch at whose beginning no older hold was open
+	at          int64
+	subjects    []*auditSubject
+	rows        []*auditRow
+	limits      []*auditLimit
+	limitsOf    map[int64][]*auditLimit // by account
+	periods     []*auditPeriod
+	counters    []*auditCounter
+	corrections []*auditCorrection
+	balances    map[auditKey]*auditBalance
+	usage       map[auditKey]*auditUsage
+	open        map[int64]*auditHold // by request
+	keys        map[string]auditRepeat
+	noticed     map[auditNotice]bool
+	due         []auditNotice // what must be noticed before anything else is written
+	cause       int64         // the request that made it due, 0 for a limit that was changed
+	headed      bool          // its head was compared
 
 	steps      int64            // of prices: in the operator's log only
 	stepsUntil map[string]int64 // by book, when its newest step ends
@@ -313,6 +314,8 @@ func (a *auditor) fold(o *auditOrg, h *auditHeader, r *auditReader) error {
 		return o.notice(r)
 	case auditCounterKind:
 		return o.counter(r)
+	case auditCorrectionKind:
+		return o.correction(h, r)
 	case auditHoldKind:
 		return a.hold(o, h, r)
 	case auditExtendKind:

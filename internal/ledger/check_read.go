@@ -20,6 +20,7 @@ const (
 	auditOverrideKind   = 6
 	auditNoticeKind     = 7
 	auditCounterKind    = 8
+	auditCorrectionKind = 9
 	auditHoldKind       = 16
 	auditExtendKind     = 17
 	auditCheckpointKind = 18
@@ -49,7 +50,7 @@ const (
 
 var auditKindNames = map[byte]string{
 	auditSubjectKind: "subject", auditRowKind: "price row", auditLimitKind: "limit", auditPeriodKind: "period", auditStepKind: "price step", auditOverrideKind: "override",
-	auditNoticeKind: "notice", auditCounterKind: "counter", auditHoldKind: "hold",
+	auditNoticeKind: "notice", auditCounterKind: "counter", auditCorrectionKind: "correction", auditHoldKind: "hold",
 	auditExtendKind: "extend", auditCheckpointKind: "checkpoint", auditSettleKind: "settle", auditVoidKind: "void",
 }
 

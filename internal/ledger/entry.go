@@ -27,6 +27,7 @@ const (
 	KindOverride   Kind = 6 // what a start let pass, since it was told to
 	KindNotice     Kind = 7 // a threshold of a limit that was reached
 	KindCounter    Kind = 8 // what counts for prices that depend on how much was used before
+	KindCorrection Kind = 9 // what an account owes is changed, by a re-rating
 	KindHold       Kind = 16
 	KindExtend     Kind = 17
 	KindCheckpoint Kind = 18
@@ -60,6 +61,8 @@ func appendHeader(b []byte, h *header) []byte {
 	b = binary.AppendVarint(b, h.At.UnixMicro())
 	return binary.AppendUvarint(b, uint64(h.Request))
 }
+
+func appendTime(b []byte, t time.Time) []byte { return binary.AppendVarint(b, t.UnixMicro()) }
 
 func appendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))

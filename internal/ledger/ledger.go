@@ -141,6 +141,8 @@ type org struct {
 	counters   []*limit         // by number - 1: see addCounter
 	counterNum map[string]int64 // by canonical bytes
 
+	corrections []Correction // in the order of the log
+
 	noticed map[noticeKey]time.Time
 	notices []Notice // the newest
 

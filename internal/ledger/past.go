@@ -61,6 +61,14 @@ func (p *Past) Step(number int64) (PriceStep, bool) {
 	return s, ok
 }
 
+// Corrections returns the corrections of an organisation, oldest first.
+func (p *Past) Corrections(org account.ID) []Correction {
+	if o := p.l.orgs[org]; o != nil {
+		return o.corrections
+	}
+	return nil
+}
+
 // Posted is a request that was charged, as it was stored, with the price row that was locked. It is valid until the visit
 // returns.
 type Posted struct {

@@ -20,6 +20,8 @@ type Standing struct {
 	Period period.Period
 	quota.Balance
 	Alerts []AlertState // of Limit.Alerts
+
+	corrected amount // by corrections of the period
 }
 
 // AlertState is a threshold, and since when what is used has come to it in this period; zero: it has not.
@@ -29,7 +31,7 @@ type AlertState struct {
 }
 
 // OverLimit returns by how much a limit is exceeded, and why that can be: it was "lowered" (or made to block) after the
-// fact, or it is "alert_only". It returns 0 and "" where it is not.
+// fact, a "correction" has added to what was used, or it is "alert_only". It returns 0 and "" where it is not.
 func (s *Standing) OverLimit() (by amount, cause string) {
 	over := s.Used.Add(s.Held).Sub(s.Limit.Amount)
 	switch {
@@ -37,6 +39,8 @@ func (s *Standing) OverLimit() (by amount, cause string) {
 		return amount{}, ""
 	case s.Limit.Action == quota.AlertOnly:
 		return over, "alert_only"
+	case s.corrected.Sign() > 0:
+		return over, "correction"
 	}
 	return over, "lowered"
 }
@@ -79,6 +83,11 @@ func (o *org) standing(out []Standing, lim *limit, at time.Time) []Standing {
 	b := o.peek(lim, at)
 	if b != nil {
 		s.Period, s.Balance = b.period.Period, b.Balance
+	}
+	for i := range o.corrections {
+		if c := &o.corrections[i]; lim.corrects() && slices.Contains(c.Chain, lim.Account) && !c.At.Before(s.Period.Start) && (s.Period.End.IsZero() || c.At.Before(s.Period.End)) {
+			s.corrected = s.corrected.Add(c.Amount)
+		}
 	}
 	for _, alert := range lim.Alerts {
 		state := AlertState{Alert: alert}

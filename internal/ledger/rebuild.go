@@ -42,6 +42,11 @@ func (g *group) refold(o *org, row EntryRow) error {
 	if row.Seq != o.seq || row.Hash != o.hash {
 		return fmt.Errorf("the chain of organisation %d is broken at entry %d: run `talea ledger check`", o.id, o.seq)
 	}
+	if row.Kind == KindCorrection {
+		if err := o.refoldCorrection(row); err != nil {
+			return fmt.Errorf("organisation %d, entry %d: %w", o.id, row.Seq, err)
+		}
+	}
 	if row.Kind.defines() {
 		return o.define(row)
 	}

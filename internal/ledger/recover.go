@@ -158,6 +158,9 @@ func (o *org) define(row EntryRow) error {
 		o.spans = append(o.spans, readPeriod(d))
 	case KindNotice:
 		o.readNotice(h.At, d)
+	case KindCorrection:
+		c, _ := readCorrection(h, d)
+		o.corrections = append(o.corrections, c)
 	case KindCounter:
 		num := d.uint()
 		c := readCounter(d)

@@ -50,7 +50,8 @@ type Sum struct {
 	Requests   int64        `json:"requests"`
 	Charged    money.Amount `json:"charged"`
 	Rated      money.Amount `json:"rated"`
-	Difference money.Amount `json:"difference"` // Rated − Charged
+	Corrected  money.Amount `json:"corrected"`  // by earlier corrections of the same range
+	Difference money.Amount `json:"difference"` // Rated − Charged − Corrected
 
 	org account.ID
 	id  account.ID
@@ -67,6 +68,8 @@ type Report struct {
 	Accounts      []Sum     `json:"accounts"`      // of the original and of a book by name; of a draft the dearest difference first
 	// Difference names the first request whose lines are not what was stored, under the original prices; "" for none.
 	Difference string `json:"difference,omitempty"`
+	// Corrections is how many were posted of it.
+	Corrections int `json:"corrections,omitempty"`
 }
 
 // CallError says that a call cannot be meant.
@@ -187,12 +190,28 @@ func (x *run) add(r *usage.Record, charge money.Amount) {
 	s.Rated = s.Rated.Add(charge)
 }
 
+// ID is the account's number.
+func (s *Sum) ID() account.ID { return s.id }
+
+// corrected is what corrections of this very range have changed.
+func (x *run) corrected(s *Sum) (sum money.Amount) {
+	for _, c := range x.past.Corrections(s.org) {
+		if c.Chain[len(c.Chain)-1] == s.id && c.Currency == s.Currency && c.From.Equal(x.From) && c.To.Equal(x.To) {
+			sum = sum.Add(c.Amount)
+		}
+	}
+	return sum
+}
+
 // finish sums up.
 func (x *run) finish() {
 	organisations := map[sumKey]*Sum{}
 	x.report.Accounts, x.report.Organisations = []Sum{}, []Sum{}
 	for _, s := range x.sums {
-		s.Difference = s.Rated.Sub(s.Charged)
+		if x.rater.under.books != nil && !x.Replace {
+			s.Corrected = x.corrected(s)
+		}
+		s.Difference = s.Rated.Sub(s.Charged).Sub(s.Corrected)
 		x.report.Requests += s.Requests
 		x.report.Accounts = append(x.report.Accounts, *s)
 		key := sumKey{s.org, s.Currency}
@@ -202,7 +221,7 @@ func (x *run) finish() {
 			organisations[key] = o
 		}
 		o.Requests += s.Requests
-		o.Charged, o.Rated, o.Difference = o.Charged.Add(s.Charged), o.Rated.Add(s.Rated), o.Difference.Add(s.Difference)
+		o.Charged, o.Corrected, o.Rated, o.Difference = o.Charged.Add(s.Charged), o.Corrected.Add(s.Corrected), o.Rated.Add(s.Rated), o.Difference.Add(s.Difference)
 	}
 	for _, o := range organisations {
 		x.report.Organisations = append(x.report.Organisations, *o)

@@ -32,7 +32,7 @@ func (x *exchange) relay() {
 	r := &x.result
 	o := meter.Options{
 		Prompts: int(x.req.shape.Prompts), Choices: int(x.req.shape.Choices),
-		ShowUsage: x.req.showUsage, ShowRunning: x.req.showRunning, OutputBound: x.bounds.Output,
+		ShowUsage: x.req.showUsage, Tier: x.servedTier(), ShowRunning: x.req.showRunning, OutputBound: x.bounds.Output,
 	}
 	var report meter.Report
 	switch {
@@ -277,6 +277,14 @@ func (x *exchange) beginStream() {
 	x.wrote, x.streaming = true, true
 }
 
+// servedTier is the service tier that an answer tells: none where the request names none.
+func (x *exchange) servedTier() string {
+	if x.req.tier == "" {
+		return ""
+	}
+	return x.req.served()
+}
+
 // stamp says on the answer what served it and under which price.
 func (x *exchange) stamp(h http.Header) {
 	s, micros := x.offer.Subject, x.result.FirstMicros
@@ -322,6 +330,9 @@ func (x *exchange) finish(rec *usage.Record, err error) error {
 		x.send = x.gathered.Body(x.send[:0], told, cost)
 	default:
 		x.send = meter.SpliceCost(x.send[:0], x.buf, other, cost)
+	}
+	if x.req.tier != "" {
+		x.send = meter.SpliceTier(nil, x.send, x.result.TierServed)
 	}
 	h := x.w.Header()
 	h["Content-Type"] = contentJSON

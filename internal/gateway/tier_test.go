@@ -33,6 +33,13 @@ func TestServiceTiers(t *testing.T) {
 		}
 		p := r.chat("GOOD", say("", more))
 		rec := r.record(p)
+		if told := strings.Contains(p.body, `"service_tier":"`+c.served+`"`); told != (c.asked != "") {
+			t.Errorf("tier %q: %s", c.asked, p.body)
+		}
+		s := r.chat("GOOD", say("", more+`,"stream":true,"stream_options":{"include_usage":true}`))
+		if n := strings.Count(s.body, `"service_tier":"`+c.served+`"`); s.status != 200 || n != min(1, len(c.asked)) {
+			t.Errorf("tier %q is %d times in a stream: %s", c.asked, n, s.body)
+		}
 		said := p.header.Get("X-Service-Tier")
 		if p.status != 200 || said != c.served && c.asked != "" || p.header.Get("X-Price-Multiplier") != c.multiplier {
 			t.Errorf("tier %q: %d, %v", c.asked, p.status, p.header)

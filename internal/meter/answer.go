@@ -1,6 +1,8 @@
 package meter
 
 import (
+	"bytes"
+
 	"talea/internal/engine"
 	"talea/internal/jsonscan"
 	"talea/internal/usage"
@@ -96,4 +98,31 @@ func SpliceCost(dst, body []byte, billed *usage.Counts, cost Cost) []byte {
 		dst = appendWithCost(dst, body[place.from:place.to], cost)
 	}
 	return append(dst, body[place.to:]...)
+}
+
+// SpliceTier appends an answer or a chunk to dst, with the service tier that was served as its service_tier, in place of
+// what the engine may say, which was not told it. What is no object stays as it is.
+func SpliceTier(dst, object []byte, tier string) []byte {
+	const name = "service_tier"
+	from, first := 0, true
+	start := bytes.IndexByte(object, '{') + 1
+	if start == 0 {
+		return append(dst, object...)
+	}
+	told := false
+	_ = jsonscan.Each(object, func(member []byte, _ jsonscan.Kind, v jsonscan.Span) bool {
+		first = false
+		if string(member) == name {
+			dst = jsonscan.AppendQuote(append(dst, object[from:v.Start]...), tier)
+			from, told = v.End, true
+		}
+		return true
+	})
+	if !told {
+		dst = append(append(append(append(dst, object[:start]...), '"'), name...), `":`...)
+		if dst, from = jsonscan.AppendQuote(dst, tier), start; !first {
+			dst = append(dst, ',')
+		}
+	}
+	return append(dst, object[from:]...)
 }

@@ -114,3 +114,18 @@ func BenchmarkReadAnswer(b *testing.B) {
 		}
 	}
 }
+
+// The tier that was served stands in the answer once, whatever the engine says, and nothing else changes.
+func TestSpliceTier(t *testing.T) {
+	for _, c := range []struct{ body, want string }{
+		{`{"id":"c","usage":{"a":1}}`, `{"service_tier":"flex","id":"c","usage":{"a":1}}`},
+		{`{"id":"c", "service_tier" : null ,"x":[{"service_tier":"y"}]} `, `{"id":"c", "service_tier" : "flex" ,"x":[{"service_tier":"y"}]} `},
+		{`{"service_tier":"default","service_tier":{"a":[1]}}`, `{"service_tier":"flex","service_tier":"flex"}`},
+		{` { } `, ` {"service_tier":"flex" } `},
+		{`oops`, `oops`},
+	} {
+		if got := string(SpliceTier([]byte(">"), []byte(c.body), "flex")); got != ">"+c.want {
+			t.Errorf("%s becomes %s, want >%s", c.body, got, c.want)
+		}
+	}
+}

@@ -40,12 +40,13 @@ const defaultMaxEvent = 2<<20 + 4096
 
 // Options say what was asked. The zero value is one prompt, one choice, no usage for the client, no bound.
 type Options struct {
-	Prompts     int   // prompts in the request, 0 is 1
-	Choices     int   // choices for each prompt, 0 is 1
-	ShowUsage   bool  // the client asked for usage at the end
-	ShowRunning bool  // the client itself asked for the dialect's running usage
-	MaxEvent    int   // in bytes, 0 is defaultMaxEvent
-	OutputBound int64 // most output tokens of all choices together, 0 is none
+	Prompts     int    // prompts in the request, 0 is 1
+	Choices     int    // choices for each prompt, 0 is 1
+	ShowUsage   bool   // the client asked for usage at the end
+	Tier        string // the service tier that is served, for the chunk with that usage; "" leaves it out
+	ShowRunning bool   // the client itself asked for the dialect's running usage
+	MaxEvent    int    // in bytes, 0 is defaultMaxEvent
+	OutputBound int64  // most output tokens of all choices together, 0 is none
 }
 
 // Stream relays and meters one event stream. It is used by one goroutine at a time and can be Reset and used again.

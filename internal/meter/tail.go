@@ -57,7 +57,11 @@ func (s *Stream) Tail(billed *usage.Counts, cost Cost) []byte {
 	b := s.tail[:0]
 	if s.o.ShowUsage {
 		b = append(b, "data: "...)
+		at := len(b)
 		b = s.appendUsageChunk(b, billed, cost)
+		if s.o.Tier != "" {
+			b = append(b[:at], SpliceTier(nil, b[at:], s.o.Tier)...)
+		}
 		b = append(b, "\n\n"...)
 	}
 	s.tail = append(b, "data: [DONE]\n\n"...)

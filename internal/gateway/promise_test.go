@@ -376,7 +376,7 @@ func TestDeafClient(t *testing.T) {
 			w.(http.Flusher).Flush()
 		}
 	})
-	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 100 * time.Millisecond}})
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: time.Second}})
 	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -192,6 +193,9 @@ func TestBoundAsAsked(t *testing.T) {
 	}
 }
 
+// salt is what is random in a request, and may hold any short text by chance.
+var salt = regexp.MustCompile(`"cache_salt":"[^"]*"|(?m)^(X-Request-Id|Traceparent):.*$`)
+
 // TestEngineSeesOurBound: what is forwarded is what the client sent, with the model, the bound and the stream's options as
 // we have them, our key for the engine, and nothing of the caller's key. I11.
 func TestEngineSeesOurBound(t *testing.T) {
@@ -231,7 +235,7 @@ func TestEngineSeesOurBound(t *testing.T) {
 			}
 		}
 		for _, not := range append(c.lacks, secrets["env:GOOD"]) {
-			if strings.Contains(sent, not) {
+			if strings.Contains(salt.ReplaceAllString(sent, ""), not) {
 				t.Errorf("%s: the engine got %s: %s", c.name, not, sent)
 			}
 		}

@@ -329,16 +329,16 @@ func TestPatienceIsForWritesOnly(t *testing.T) {
 			for _, finish := range []string{"null", `"stop"`} {
 				fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":%s}]}\n\n", finish)
 				w.(http.Flusher).Flush()
-				time.Sleep(150 * time.Millisecond)
+				time.Sleep(750 * time.Millisecond)
 			}
 			fmt.Fprint(w, "data: [DONE]\n\n")
 			return
 		}
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(750 * time.Millisecond)
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprint(w, `{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}`)
 	})
-	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 50 * time.Millisecond}})
+	r := newRig(t, setup{engines: []string{url}, limits: gateway.Limits{Write: 500 * time.Millisecond}})
 	for _, over := range []string{"plain", "TLS", "HTTP/2"} {
 		s, h2 := httptest.NewUnstartedServer(r.gw), over == "HTTP/2"
 		if s.EnableHTTP2 = h2; over == "plain" {

@@ -63,11 +63,11 @@ func TestSlowReader(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	r.settled()
-	if n := sent.Load(); n > 640<<10 { // the kernel's buffers of the engine and of the client are in it
+	if n := sent.Load(); n > 8<<20 { // half of what there is; the kernel's buffers of the engine and of the client are in it, a few MiB at most
 		t.Errorf("%d KiB were taken from the engine for a client that reads nothing", n>>10)
 	}
 	rec, _, err := r.ledger.Record(r.holds()[0])
-	if err != nil || rec.Outcome != usage.ClientGone || rec.Status != usage.Posted || rec.Billed.Output() == 0 || rec.Billed.Output()*4096 > sent.Load() {
+	if err != nil || rec.Outcome != usage.ClientGone || rec.Status != usage.Posted || rec.Billed.Output() == 0 || (rec.Billed.Output()-1)*4096 > sent.Load() { // the engine counts behind its write
 		t.Errorf("%+v, %v", rec, err)
 	}
 }

@@ -224,7 +224,7 @@ func TestControlGroup(t *testing.T) {
 		t.Skipf("NOT TESTED: a limit of a control group, which cannot be made here: %v", err)
 	}
 	t.Cleanup(func() { os.Remove(group) }) // after the program has ended
-	if err := os.WriteFile(group+"/memory.limit_in_bytes", []byte("110M"), 0); err != nil {
+	if err := os.WriteFile(group+"/memory.limit_in_bytes", []byte("140M"), 0); err != nil {
 		t.Skipf("NOT TESTED: a limit of a control group, which cannot be set here: %v", err)
 	}
 	s := start(t, "echo $$ > "+group+"/cgroup.procs")

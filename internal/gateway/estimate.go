@@ -18,6 +18,7 @@ import (
 	"talea/internal/quote"
 	"talea/internal/refusal"
 	"talea/internal/usage"
+	"talea/internal/world"
 )
 
 // estimate says what a request would cost: its body is what would be sent to one of the metered routes. Nothing is held, sent
@@ -269,16 +270,7 @@ func (x *exchange) expect() quote.Expectation {
 func (x *exchange) cheapestHour(o *quote.Offering, tier string, most usage.Bounds) *quote.Hour {
 	offer := x.offer
 	hour, ok := quote.Cheapest(x.asOf, func(at time.Time) (*price.Row, time.Time, error) {
-		now := offer.At(at)
-		row, err := x.g.rowAt(now, tier, at)
-		if err != nil {
-			return nil, time.Time{}, err
-		}
-		until := row.To
-		if step := x.g.Tape.Until(now.Book, at); !step.IsZero() && (until.IsZero() || step.Before(until)) {
-			until = step
-		}
-		return &row.Row, until, nil
+		return x.g.rowUntil(offer, tier, at)
 	}, func(row *price.Row, at time.Time) (quote.Prices, error) {
 		return quote.Of(most, o.Expect.Tokens, offer.Subject.Work, row, x.positionAt(row, at))
 	})
@@ -286,6 +278,20 @@ func (x *exchange) cheapestHour(o *quote.Offering, tier string, most usage.Bound
 		return nil
 	}
 	return &hour
+}
+
+// rowUntil finds the row of an offering at any instant, under the version of its book then, and until when it holds at least.
+func (g *Gateway) rowUntil(o *world.Offer, tier string, at time.Time) (*price.Row, time.Time, error) {
+	now := o.At(at)
+	row, err := g.rowAt(now, tier, at)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	until := row.To
+	if step := g.Tape.Until(now.Book, at); !step.IsZero() && (until.IsZero() || step.Before(until)) {
+		until = step
+	}
+	return &row.Row, until, nil
 }
 
 // allowedNow says whether a hold would be granted now, and which limit is short if not.

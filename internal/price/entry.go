@@ -27,6 +27,9 @@ const (
 
 var kindNames = [...]string{Flat: "flat", Graduated: "graduated", Volume: "volume", Package: "package", LongContext: "long_context"}
 
+// String returns the word that price books have for it.
+func (k Kind) String() string { return kindNames[k] }
+
 // Form is a price that depends on how much is used. Forms are read only.
 type Form struct {
 	Kind    Kind

@@ -1,5 +1,5 @@
 # What a person runs by hand. `make check` is what CI runs.
-.PHONY: build test race lint fuzz bench kill sim bugs soak realengine picture check
+.PHONY: build test lint fuzz bench kill sim bugs soak realengine disk check
 
 build: ## bin/talea
 	go build -trimpath -o bin/talea ./cmd/talea
@@ -7,12 +7,10 @@ build: ## bin/talea
 test: ## the quick, hermetic tests: Go alone
 	go test ./...
 
-race: ## the same under the race detector
-	go test -race ./...
-
-lint: ## vet and formatting
+lint: ## vet, formatting, and docs/proof.md as the tests say
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
+	go run ./test/proof -check
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	./test/fuzz.sh $(or $(FUZZTIME),20s)
@@ -37,11 +35,8 @@ soak: ## SOAK (default 30m) of steady mixed load, every request compared with wh
 realengine: ## a real llama.cpp behind the gateway, with OpenAI's clients for Go and Node (needs apt and npm)
 	cd test/realengine && go test -count=1 -v ./...
 
-picture: ## docs/demo.svg from the demo's own terminal (needs tmux)
-	./test/screenshot/picture.sh docs/demo.svg
+check: ## all that CI runs
+	.ci/run
 
-check: lint test race realengine ## all that CI runs
-
-.PHONY: disk
 disk: ## the real program on a disk with faults (needs /dev/fuse and the right to mount)
 	cd test/disk && go test -count=1 -v ./...

@@ -44,11 +44,11 @@ var planted = []bug{
 		return nil, ErrSettled
 	}
 	l.post`, `	l.post`}}},
-	{"only the leaf is held", "internal/ledger", "TestEveryNode|TestSimulation", []edit{{hold, `			b := l.balance(o, lim, at)
+	{"only the leaf is held", "internal/ledger", "TestEveryNode|TestSimulation", []edit{{hold, `			b := l.against(o, lim, at, look)
 			asked := need.Of(lim.Measure)`, `			if i < len(ask.Chain)-1 {
 				continue
 			}
-			b := l.balance(o, lim, at)
+			b := l.against(o, lim, at, look)
 			asked := need.Of(lim.Measure)`}}},
 	{"the answer ends before its settlement is durable", "test/histories", "TestHistories", []edit{{settle, `		err = l.await(g)
 	}
@@ -128,6 +128,7 @@ var planted = []bug{
 	{"a limit that was removed still refuses", "internal/ledger", "TestLimitKeepsWhatWasUsed|TestSimulation", []edit{{hold, `			if lim.removed || !lim.Covers`, `			if !lim.Covers`}}},
 	{"time runs backwards", "internal/ledger", "TestClockStepsBack|TestOneAllowanceADay|TestSimulation", []edit{{"internal/ledger/ledger.go", `t.After(l.last) {`, `!t.IsZero() {`}}},
 	{"a failed commit is gone over", "internal/ledger", "TestFailedCommit|TestSimulation", []edit{{group, `		if failed != nil {
+			l.lost = failed
 			l.fail(failed)
 		}
 	}

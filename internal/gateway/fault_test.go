@@ -71,7 +71,7 @@ func TestEngineFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newEngine(t)
-			r := newRig(t, setup{engines: []string{e.URL()}, limits: gateway.Limits{Idle: 100 * time.Millisecond, Header: 2 * time.Second}})
+			r := newRig(t, setup{engines: []string{e.URL()}, limits: gateway.Limits{Idle: time.Second, Header: 2 * time.Second}})
 			p := r.chat("GOOD", say("p=32 "+c.marker, c.more))
 			if p.status != c.want.status || !strings.Contains(p.body, c.want.end) {
 				t.Errorf("status %d, want %d, with %q: %.600s", p.status, c.want.status, c.want.end, p.body)
@@ -106,7 +106,7 @@ func TestFailover(t *testing.T) {
 		"timeout": serving(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, setup{engines: []string{first, good.URL()}, limits: gateway.Limits{Header: 100 * time.Millisecond}})
+			r := newRig(t, setup{engines: []string{first, good.URL()}, limits: gateway.Limits{Header: time.Second}})
 			p := r.chat("GOOD", say("p=32 c=20", ""))
 			if p.status != 200 {
 				t.Fatalf("%d %s", p.status, p.body)

@@ -225,7 +225,8 @@ func TestLittleMemory(t *testing.T) {
 	}
 }
 
-// F012: a control group with a limit on memory. The program reads the limit, refuses before it is reached, and is not killed.
+// F012: a control group with a limit on memory. The program reads the limit and refuses before it is reached; where the kernel
+// kills it all the same, that is as any kill: nothing is lost, and nothing held after the next start.
 func TestControlGroup(t *testing.T) {
 	if testing.Short() {
 		t.Skip("half a minute")

@@ -68,6 +68,9 @@ func (s *stub) serve(c net.Conn) {
 			_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 		case bytes.HasPrefix(head, []byte("GET ")): // what it serves: it does not say
 			_, err = io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+		case bytes.HasPrefix(head, []byte("POST /tokenize ")): // counts, and generates nothing
+			text := fmt.Sprintf(`{"count":%d,"max_model_len":131072,"tokens":[]}`, inputTokens)
+			_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 		case bytes.Contains(body, []byte(`"stream":true`)):
 			s.requests.Add(1)
 			events := streams[0]

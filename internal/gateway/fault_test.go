@@ -90,6 +90,9 @@ func TestEngineFaults(t *testing.T) {
 			if rec.Flags&c.want.flags != c.want.flags {
 				t.Errorf("flags %v lack %v", rec.Flags.Names(), c.want.flags.Names())
 			}
+			if told := regexp.MustCompile(`"completion_tokens":([0-9]+)`).FindAllStringSubmatch(p.body, -1); c.want.flags == usage.FlagOverBound && (len(told) == 0 || told[len(told)-1][1] != fmt.Sprint(rec.Billed.Output())) {
+				t.Errorf("%d output tokens are charged, and the answer tells %q", rec.Billed.Output(), told) // what is above the hold is not charged, and not told as used
+			}
 			if broke := rec.Outcome == usage.Broken || rec.Outcome == usage.Unserved; broke && (!rec.Charge.IsZero() || rec.Status != usage.Void) {
 				t.Errorf("what an engine broke is charged %s", rec.Charge)
 			}

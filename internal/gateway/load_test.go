@@ -65,7 +65,7 @@ func TestCallersOwnLimits(t *testing.T) {
 		{"Talea-Max-Cost", "1", 200, ""}, {"Talea-Max-Cost", "0.00005", 400, "max_cost_exceeded"}, {"X-Max-Cost", "0", 400, "max_cost_exceeded"},
 		{"X-Max-Cost", "-1", 400, "invalid_request_error"}, {"X-Max-Cost", "1,50", 400, "invalid_request_error"},
 	} {
-		for strings.Contains(r.do("GET", "/v1/models/m", "GOOD", "").body, `"price_multiplier":"1","announced`) {
+		for n := 0; n < 3000 && strings.Contains(r.do("GET", "/v1/models/m", "GOOD", "").body, `"price_multiplier":"1","announced`); n++ {
 			time.Sleep(10 * time.Millisecond)
 		}
 		before := e.Totals().Requests
